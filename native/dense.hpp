@@ -1,0 +1,151 @@
+// The block kernels of a dense layer, on panels: a panel holds `width` samples, [unit][width], samples across the lanes.
+// Symbols as in the design: W (units, inputs), b, a, z, delta; ni inputs, no outputs of a layer.
+#pragma once
+#include "math.hpp"
+
+constexpr int panel_vectors = 3;
+template <class T> constexpr int width = panel_vectors * N<T>;
+
+// How many units a block of the forward and backward products has, so that its sums, panel_vectors for each, fill the registers.
+constexpr int block_units = vector_registers == 32 ? 8 : 4;
+
+constexpr ptrdiff_t round_up(ptrdiff_t count, ptrdiff_t multiple) {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
+// Calls block(integral_constant<J>, first) for blocks of J = Largest, then halves of it, that cover 0..count.
+template <int Largest, class Block> INLINE void in_blocks(int count, int first, Block block) {
+  for (; first + Largest <= count; first += Largest) block(std::integral_constant<int, Largest>{}, first);
+  if constexpr (Largest > 1) in_blocks<Largest / 2>(count, first, block);
+}
+
+// sum[j] += sum over k of w(j, k) a[k], for J units and one panel. w(j, k) lies at W[j * unit_stride + k * stride];
+// a: [K][width]. Small blocks keep several partial sums a unit, to hide the latency of the additions.
+template <class T, int J>
+INLINE void multiply(V<T> (&sum)[J][panel_vectors], const T *W, ptrdiff_t unit_stride, ptrdiff_t stride, int K, const T *a) {
+  constexpr int parts = J >= block_units ? 1 : block_units / J;
+  if constexpr (parts == 1) {
+    for (int k = 0; k < K; k++) {
+      V<T> ak[panel_vectors];
+      UNROLL for (int s = 0; s < panel_vectors; s++) ak[s] = load(a + k * width<T> + s * N<T>);
+      UNROLL for (int j = 0; j < J; j++) {
+        const T w = W[j * unit_stride + k * stride];
+        UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] += w * ak[s];
+      }
+    }
+  } else {
+    V<T> part[parts][J][panel_vectors] = {};
+    int k = 0;
+    for (; k + parts <= K; k += parts)
+      UNROLL for (int p = 0; p < parts; p++) UNROLL for (int j = 0; j < J; j++) {
+        const T w = W[j * unit_stride + (k + p) * stride];
+        UNROLL for (int s = 0; s < panel_vectors; s++) part[p][j][s] += w * load(a + (k + p) * width<T> + s * N<T>);
+      }
+    for (; k < K; k++)
+      UNROLL for (int j = 0; j < J; j++) {
+        const T w = W[j * unit_stride + k * stride];
+        UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] += w * load(a + k * width<T> + s * N<T>);
+      }
+    UNROLL for (int p = 0; p < parts; p++) UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++)
+      sum[j][s] += part[p][j][s];
+  }
+}
+
+// a <- f(W a_prev + b), and z too where z is not null. a_prev: [panels][ni][width]; a, z: [panels][no][width].
+template <class T, class Row>
+void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
+  for (int panel = 0; panel < panels; panel++)
+    in_blocks<block_units>(no, 0, [&](auto block, int j0) {
+      constexpr int J = block;
+      V<T> sum[J][panel_vectors];
+      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
+      multiply<T, J>(sum, W + (ptrdiff_t)j0 * ni, ni, 1, ni, a_prev + (ptrdiff_t)panel * ni * width<T>);
+      const ptrdiff_t at = ((ptrdiff_t)panel * no + j0) * width<T>;
+      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) {
+        const ptrdiff_t here = at + j * width<T> + s * N<T>;
+        if (Row::read == Read::INPUT && z) store(z + here, sum[j][s]);
+        store(a + here, Row::template value<T>(sum[j][s]));
+      }
+    });
+}
+
+// a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation. delta: [panels][no][width]; a_prev, z_prev:
+// [panels][ni][width]; Row is the activation of the previous layer.
+template <class T, class Row>
+void backward(const T *W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
+  for (int panel = 0; panel < panels; panel++)
+    in_blocks<block_units>(ni, 0, [&](auto block, int k0) {
+      constexpr int K = block;
+      V<T> sum[K][panel_vectors] = {};
+      multiply<T, K>(sum, W + k0, 1, ni, no, delta + (ptrdiff_t)panel * no * width<T>);
+      const ptrdiff_t at = ((ptrdiff_t)panel * ni + k0) * width<T>;
+      UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < panel_vectors; s++) {
+        const ptrdiff_t here = at + k * width<T> + s * N<T>;
+        V<T> z{};
+        if constexpr (Row::read == Read::INPUT) z = load(z_prev + here);
+        store(a_prev + here, sum[k][s] * Row::template derivative<T>(load(a_prev + here), z));
+      }
+    });
+}
+
+// a <- w dc/da f'(z), the output layer's delta; returns the cost, the sum over samples of w c(y, a).
+// a, z, y: [panels][no][width]; w: [panels][width].
+template <class T, class Row, class CostRow>
+double output_delta(int no, T *a, const T *z, const T *y, const T *w, int panels) {
+  V<T> total{};
+  for (int panel = 0; panel < panels; panel++, w += width<T>)
+    for (int j = 0; j < no; j++)
+      for (int s = 0; s < width<T>; s += N<T>) {
+        const ptrdiff_t at = ((ptrdiff_t)panel * no + j) * width<T> + s;
+        const V<T> out = load(a + at), target = load(y + at), weight = load(w + s);
+        V<T> in{};
+        if constexpr (Row::read == Read::INPUT) in = load(z + at);
+        total += weight * CostRow::template value<T>(target, out);
+        store(a + at, weight * CostRow::template derivative<T>(target, out) * Row::template derivative<T>(out, in));
+      }
+  return sum_of<T>(total);
+}
+
+// G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile; with Bias,
+// g += sum of delta too. Every sum is a vector of partial sums until the end of the tile.
+template <class T, int J, int K, bool Bias>
+INLINE void gradient_block(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
+  constexpr int sums = J * K + (Bias ? J : 0), padded = (sums + N<T> - 1) / N<T> * N<T>;
+  V<T> sum[padded] = {};
+  for (int panel = 0; panel < panels; panel++) {
+    const T *d = delta + (ptrdiff_t)panel * no * width<T>, *a = a_prev + (ptrdiff_t)panel * ni * width<T>;
+    UNROLL for (int s = 0; s < width<T>; s += N<T>) {
+      V<T> ak[K];
+      UNROLL for (int k = 0; k < K; k++) ak[k] = load(a + k * width<T> + s);
+      UNROLL for (int j = 0; j < J; j++) {
+        const V<T> dj = load(d + j * width<T> + s);
+        if constexpr (Bias) sum[J * K + j] += dj;
+        UNROLL for (int k = 0; k < K; k++) sum[j * K + k] += dj * ak[k];
+      }
+    }
+  }
+  T total[padded];
+  UNROLL for (int i = 0; i < padded; i += N<T>) store(total + i, sums_of<T>(sum + i));
+  UNROLL for (int j = 0; j < J; j++) {
+    UNROLL for (int k = 0; k < K; k++) G[(ptrdiff_t)j * ni + k] += total[j * K + k];
+    if constexpr (Bias) g[j] += total[J * K + j];
+  }
+}
+
+// The same for a whole layer. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
+template <class T> void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
+  constexpr int rows = vector_registers == 32 ? 4 : 2;
+  in_blocks<rows>(no, 0, [&](auto block, int j) {
+    constexpr int J = block;
+    constexpr int columns = J == 1 ? 8 : 4;
+    bool bias = true;
+    in_blocks<columns>(ni, 0, [&](auto inner, int k) {
+      constexpr int K = inner;
+      const T *d = delta + j * width<T>, *a = a_prev + k * width<T>;
+      T *to = G + (ptrdiff_t)j * ni + k;
+      if (bias) gradient_block<T, J, K, true>(d, a, to, g + j, ni, no, panels);
+      else gradient_block<T, J, K, false>(d, a, to, g + j, ni, no, panels);
+      bias = false;
+    });
+  });
+}

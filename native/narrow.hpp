@@ -1,0 +1,94 @@
+// A step of a narrow network: a tile of panels runs forward and backward through all layers while it sits in the cache, and
+// adds to the gradients of its group. Groups are a function of the plan alone; their sums are added in order.
+#pragma once
+#include "scheme.hpp"
+
+template <class T> class Narrow final : public Scheme<T> {
+public:
+  Narrow(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
+      : shape_(shape), cost_(cost_code), samples_(samples) {
+    constexpr ptrdiff_t tile_bytes = 48 * 1024, partial_bytes = 2 << 20;
+    const int64_t panels = round_up(batch, width<T>) / width<T>;
+    const ptrdiff_t panel_bytes = shape.units() * width<T> * sizeof(T);
+    const int64_t fits = std::clamp<ptrdiff_t>(tile_bytes / panel_bytes, 1, 16);
+    tile_panels_ = (int)std::clamp<int64_t>((panels + 3) / 4, 1, fits); // at least four tiles, where there are four panels
+    const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
+    const ptrdiff_t room = partial_bytes / ptrdiff_t(shape.parameters * sizeof(T));
+    groups_ = (int)std::max<int64_t>(1, std::min<int64_t>({16, tiles, room}));
+    stride_ = round_up(shape.parameters, 64);
+    partial_.resize(groups_ * stride_);
+    sums_.resize(groups_);
+    for (ptrdiff_t first = 0; first < shape.parameters;) {
+      const ptrdiff_t end = first < shape.weights ? shape.weights : shape.parameters;
+      slices_.push_back({first, std::min(end, first + 4096)});
+      first = slices_.back().end;
+    }
+  }
+  int tile_panels() const { return tile_panels_; }
+  int items() const override { return groups_; }
+  int blocks() const override { return (int)slices_.size(); }
+
+  // Adds up the gradients of group `item`, from its tiles.
+  void accumulate(int item, int, const Step<T> &step, TileBuffers<T> &buffers) override {
+    const int64_t panels = round_up(step.batch.count, width<T>) / width<T>;
+    const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
+    T *sums = partial_.data() + item * stride_;
+    std::fill(sums, sums + shape_.parameters, T(0));
+    sums_[item] = {0, 0};
+    for (int64_t tile = tiles * item / groups_; tile < tiles * (item + 1) / groups_; tile++) {
+      const int64_t first = tile * tile_panels_;
+      const int here = (int)std::min<int64_t>(tile_panels_, panels - first);
+      add_tile(samples_.tile(step.batch, first, here, buffers), step.current, sums, sums_[item], buffers);
+    }
+  }
+  double cost() const override { return total(&Sums::cost); }
+  double weight() const override { return total(&Sums::weight); }
+
+  // next <- the step for a slice of the parameters; returns whether they are finite.
+  bool update(int block, int, const Step<T> &step) override {
+    const auto [first, end] = slices_[block];
+    const T *G = partial_.data() + first;
+    if (first < shape_.weights)
+      return apply<T, true>(step.rule, G, groups_, stride_, step.current + first, step.velocity + first, step.next + first,
+                            end - first);
+    return apply<T, false>(step.rule, G, groups_, stride_, step.current + first, step.velocity + first, step.next + first,
+                           end - first);
+  }
+
+private:
+  struct Sums {
+    double cost, weight;
+  };
+  struct Slice {
+    ptrdiff_t first, end; // all weights, or all biases
+  };
+
+  void add_tile(const Tile<T> &tile, const T *parameters, T *sums, Sums &sum, TileBuffers<T> &at) {
+    forward_tile(shape_, parameters, tile.x, at, tile.panels);
+    sum.cost += output_tile(shape_, cost_, tile, at);
+    for (int i = 0; i < tile.panels * width<T>; i += N<T>) sum.weight += sum_of<T>(load(tile.w + i));
+    for (int l = shape_.depth - 1; l >= 0; l--) {
+      const int ni = shape_.sizes[l], no = shape_.sizes[l + 1];
+      const T *delta = at.a[l].data(), *a_prev = l ? at.a[l - 1].data() : tile.x;
+      gradient(delta, a_prev, sums + shape_.weights_at[l], sums + shape_.biases_at[l], ni, no, tile.panels);
+      if (l > 0)
+        activation::with(shape_.activations[l - 1], [&](auto row) {
+          backward<T, decltype(row)>(parameters + shape_.weights_at[l], ni, no, delta, at.a[l - 1].data(),
+                                     at.z[l - 1].data(), tile.panels);
+        });
+    }
+  }
+  double total(double Sums::*which) const {
+    double result = 0;
+    for (const auto &sums : sums_) result += sums.*which;
+    return result;
+  }
+
+  const Shape &shape_;
+  int cost_, tile_panels_, groups_;
+  const Samples<T> &samples_;
+  ptrdiff_t stride_;
+  Buffer<T> partial_;
+  std::vector<Sums> sums_;
+  std::vector<Slice> slices_;
+};

@@ -1,0 +1,129 @@
+// A network as the kernels see it: its shape, the pass of a tile through it, and the update of its flat parameter vector.
+#pragma once
+#include "optimizers.h"
+#include "samples.hpp"
+#include "schuss.h"
+
+struct Shape {
+  int depth;
+  std::vector<int> sizes, activations;
+  std::vector<ptrdiff_t> weights_at, biases_at; // of layer l + 1, in the flat vector
+  ptrdiff_t weights = 0, parameters = 0;        // how many
+
+  explicit Shape(const schuss_network &n)
+      : depth(n.depth), sizes(n.sizes, n.sizes + n.depth + 1), activations(n.activations, n.activations + n.depth) {
+    for (int l = 0; l < depth; l++) {
+      weights_at.push_back(weights);
+      weights += (ptrdiff_t)sizes[l] * sizes[l + 1];
+    }
+    parameters = weights;
+    for (int l = 0; l < depth; l++) {
+      biases_at.push_back(parameters);
+      parameters += sizes[l + 1];
+    }
+  }
+  int inputs() const { return sizes.front(); }
+  int outputs() const { return sizes.back(); }
+  ptrdiff_t units() const { // numbers kept for a sample
+    ptrdiff_t total = sizes[0];
+    for (int l = 0; l < depth; l++) total += sizes[l + 1] * (activation::reads_input(activations[l]) ? 2 : 1);
+    return total;
+  }
+};
+
+template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
+  TileBuffers<T> buffers;
+  const size_t lanes = (size_t)panels * width<T>;
+  buffers.x.resize(lanes * shape.inputs());
+  buffers.y.resize(lanes * shape.outputs());
+  buffers.w.resize(lanes);
+  buffers.index.resize(lanes + vector_bytes / 4);
+  buffers.left.resize(lanes + 1);
+  for (int l = 0; l < shape.depth; l++) {
+    buffers.a.emplace_back(lanes * shape.sizes[l + 1]);
+    buffers.z.emplace_back(activation::reads_input(shape.activations[l]) ? lanes * shape.sizes[l + 1] : 0);
+  }
+  return buffers;
+}
+
+// a[l] <- the outputs of every layer, for a tile of x: [panels][d0][width].
+template <class T> void forward_tile(const Shape &shape, const T *parameters, const T *x, TileBuffers<T> &to, int panels) {
+  const T *a_prev = x;
+  for (int l = 0; l < shape.depth; l++) {
+    activation::with(shape.activations[l], [&](auto row) {
+      T *z = to.z[l].empty() ? nullptr : to.z[l].data();
+      forward<T, decltype(row)>(parameters + shape.weights_at[l], parameters + shape.biases_at[l], shape.sizes[l],
+                                shape.sizes[l + 1], a_prev, to.a[l].data(), z, panels);
+    });
+    a_prev = to.a[l].data();
+  }
+}
+
+// a[L] <- delta_L; returns the cost.
+template <class T> double output_tile(const Shape &shape, int cost_code, const Tile<T> &tile, TileBuffers<T> &at) {
+  const int last = shape.depth - 1;
+  double result = 0;
+  activation::with(shape.activations[last], [&](auto row) {
+    cost::with(cost_code, [&](auto cost_row) {
+      result = output_delta<T, decltype(row), decltype(cost_row)>(shape.outputs(), at.a[last].data(), at.z[last].data(),
+                                                                 tile.y, tile.w, tile.panels);
+    });
+  });
+  return result;
+}
+
+// What a step does with the gradient. The sums over samples become gradients by `scale`, 1 / S.
+template <class T> struct Rule {
+  enum { gradient_only, sgd, nesterov } kind;
+  bool bias_momentum;
+  T scale, l2, eta, mu, keep;
+};
+
+// next <- W after the step (or the gradient alone), v <- the new velocity, for `count` weights or biases; returns whether
+// all of next is finite. G is the sum of `groups` partial sums, `stride` apart, added in order.
+template <class T, bool Weights>
+bool apply(const Rule<T> &rule, const T *G, int groups, ptrdiff_t stride, const T *W, T *v, T *next, ptrdiff_t count) {
+  constexpr typename Lanes<T>::Bits infinite = sizeof(T) == 4 ? 0x7f800000 : 0x7ff0000000000000;
+  B<T> bad{};
+  const auto at = [&](ptrdiff_t i, auto read, auto write) {
+    V<T> sum = read(G + i);
+    for (int g = 1; g < groups; g++) sum += read(G + g * stride + i);
+    const V<T> w = read(W + i);
+    const V<T> gradient = (Weights ? sum + rule.l2 * w : sum) * rule.scale;
+    V<T> moved;
+    if (rule.kind == Rule<T>::gradient_only) {
+      moved = gradient;
+    } else if (!Weights && !rule.bias_momentum) {
+      moved = w - rule.eta * gradient;
+    } else {
+      const V<T> new_v = SGD_VELOCITY(read(v + i), gradient, rule.eta, rule.mu);
+      const V<T> move = rule.kind == Rule<T>::nesterov ? NESTEROV_MOVE(new_v, gradient, rule.eta, rule.mu) : SGD_MOVE(new_v);
+      write(v + i, new_v);
+      moved = MOVED(w, Weights ? rule.keep : T(1), move);
+    }
+    write(next + i, moved);
+    bad |= ((B<T>)moved & infinite) == infinite;
+  };
+  ptrdiff_t i = 0;
+  for (; i + N<T> <= count; i += N<T>) at(i, [](const T *p) { return load(p); }, [](T *p, V<T> x) { store(p, x); });
+  if (const int rest = int(count - i)) {
+    at(i, [rest](const T *p) { return load_first(p, rest); }, [rest](T *p, V<T> x) { store_first(p, x, rest); });
+  }
+  for (int lane = 0; lane < N<T>; lane++)
+    if (bad[lane]) return false;
+  return true;
+}
+
+template <class T> double sum_of_squares(const T *values, ptrdiff_t count) {
+  double total = 0;
+  constexpr ptrdiff_t run = 1024; // short sums in T, then double
+  for (ptrdiff_t first = 0; first < count; first += run) {
+    const ptrdiff_t end = std::min(count, first + run);
+    V<T> sum{};
+    ptrdiff_t i = first;
+    for (; i + N<T> <= end; i += N<T>) sum += load(values + i) * load(values + i);
+    if (i < end) sum += load_first(values + i, int(end - i)) * load_first(values + i, int(end - i));
+    total += sum_of<T>(sum);
+  }
+  return total;
+}

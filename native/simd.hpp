@@ -1,0 +1,99 @@
+// Vectors of the instruction set that this file is compiled for, by GCC and Clang vector types.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define INLINE __attribute__((always_inline)) inline
+#define UNROLL _Pragma("GCC unroll 64")
+
+#if defined(SCHUSS_VECTOR_BYTES) // tests only: wide vectors, emulated by narrower ones
+constexpr int vector_bytes = SCHUSS_VECTOR_BYTES;
+#elif defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+constexpr int vector_registers = vector_bytes == 64 ? 32 : 16;
+
+template <class T> struct Lanes {
+  static constexpr int count = vector_bytes / sizeof(T);
+  typedef T Vector __attribute__((vector_size(vector_bytes)));
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef Bits BitVector __attribute__((vector_size(vector_bytes)));
+};
+template <class T> using V = typename Lanes<T>::Vector;
+template <class T> using B = typename Lanes<T>::BitVector;
+template <class T> constexpr int N = Lanes<T>::count;
+
+template <class T> INLINE V<T> load(const T *from) {
+  V<T> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class T> INLINE void store(T *to, V<T> v) { __builtin_memcpy(to, &v, sizeof v); }
+template <class T> INLINE V<T> broadcast(T x) { return x - V<T>{}; }
+template <class T> INLINE V<T> load_first(const T *from, int n) { // the rest is 0
+  V<T> v{};
+  __builtin_memcpy(&v, from, n * sizeof(T));
+  return v;
+}
+template <class T> INLINE void store_first(T *to, V<T> v, int n) { __builtin_memcpy(to, &v, n * sizeof(T)); }
+
+// min(c, x) and max(c, x) return x when x is NaN, so that a divergence is seen and not clamped away. That is what the
+// instructions do with x as the second operand, and what the comparisons do.
+template <class Vector> INLINE Vector min(Vector c, Vector x) {
+#if defined(__AVX512F__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm512_min_ps((__m512)c, (__m512)x);
+  else return (Vector)_mm512_min_pd((__m512d)c, (__m512d)x);
+#elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_min_ps((__m256)c, (__m256)x);
+  else return (Vector)_mm256_min_pd((__m256d)c, (__m256d)x);
+#else
+  return c < x ? c : x;
+#endif
+}
+template <class Vector> INLINE Vector max(Vector c, Vector x) {
+#if defined(__AVX512F__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm512_max_ps((__m512)c, (__m512)x);
+  else return (Vector)_mm512_max_pd((__m512d)c, (__m512d)x);
+#elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_max_ps((__m256)c, (__m256)x);
+  else return (Vector)_mm256_max_pd((__m256d)c, (__m256d)x);
+#else
+  return c > x ? c : x;
+#endif
+}
+
+// v[0..N) -> one vector, whose lane i is the sum over the lanes of v[i]: log2 N rounds of shuffles and additions.
+template <class T, int Half> INLINE void fold(V<T> *v) {
+  constexpr int n = N<T>;
+  UNROLL for (int i = 0; i < Half; i++) {
+    B<T> low, high;
+    UNROLL for (int lane = 0; lane < n; lane++) {
+      const int block = lane / Half;
+      low[lane] = block & 1 ? n + lane - Half : lane;
+      high[lane] = block & 1 ? n + lane : lane + Half;
+    }
+    v[i] = __builtin_shuffle(v[i], v[i + Half], low) + __builtin_shuffle(v[i], v[i + Half], high);
+  }
+}
+template <class T> INLINE V<T> sums_of(V<T> *v) {
+  if constexpr (N<T> == 16) fold<T, 8>(v);
+  if constexpr (N<T> >= 8) fold<T, 4>(v);
+  if constexpr (N<T> >= 4) fold<T, 2>(v);
+  fold<T, 1>(v);
+  return v[0];
+}
+template <class T> INLINE T sum_of(V<T> v) {
+  T lane[N<T>];
+  __builtin_memcpy(lane, &v, sizeof v);
+  UNROLL for (int half = N<T> / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+  return lane[0];
+}

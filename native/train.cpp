@@ -1,0 +1,406 @@
+// A session of the CPU engine: the loop over steps, epochs and members, and who of the threads does what.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "narrow.hpp"
+#include "team.hpp"
+
+namespace {
+
+enum Fate : int32_t { running, diverged, stopped };
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+// Threads that work on one member together, and what they share.
+template <class T> struct Team {
+  std::unique_ptr<Scheme<T>> scheme;
+  Buffer<T> spare; // parameters are written here and there in turn, so that a step that is not adopted leaves no trace
+  Barrier barrier{1};
+  std::atomic<int> next_item{0}, next_block{0};
+  std::atomic<bool> infinite[2]{}; // whether a step, even or odd, led out of the finite numbers
+  double squares = 0;              // sum of W^2, if there is an l2 term
+  std::vector<double> validation;  // the costs of tiles of the validation data
+};
+
+// What a run of steps on one member carries along; every thread of a team has an equal copy.
+struct Progress {
+  double epoch_cost, best_cost;
+  int64_t best_epoch;
+};
+
+} // namespace
+
+struct schuss_session {
+  virtual ~schuss_session() = default;
+  virtual void begin(const schuss_watch &) = 0;
+  virtual void advance(int64_t first_step, int64_t steps, const schuss_sgd &, double *costs, double *validation_costs) = 0;
+  virtual void restore_best() = 0;
+  virtual void gradient(int64_t step, double *costs, void *gradients) = 0;
+  virtual void *state(int32_t which) = 0;
+};
+
+namespace {
+
+template <class T> class Trainer final : public schuss_session {
+public:
+  Trainer(const schuss_plan &plan, T *parameters, const schuss_data &data, const schuss_data *validation)
+      : shape_(plan.network), plan_(plan), parameters_(parameters), total_weight_(data.total_weight),
+        samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
+                 plan.batch >= data.samples) {
+    const int64_t p = shape_.parameters, members = plan.members;
+    steps_per_epoch_ = (data.samples + plan.batch - 1) / plan.batch;
+    if (validation) {
+      validation_ = std::make_unique<Samples<T>>(cast(validation->x), cast(validation->y), cast(validation->weights),
+                                                 validation->samples, shape_.inputs(), shape_.outputs(), true);
+      validation_weight_ = validation->total_weight;
+      best_.resize(members * p);
+    }
+    velocity_.resize(members * p);
+    fate_.assign(members, running);
+    fate_epoch_.assign(members, 0);
+    progress_.assign(members, {0, std::numeric_limits<double>::infinity(), 0});
+    make_teams();
+  }
+
+  void begin(const schuss_watch &watch) override {
+    watch_ = watch;
+    for (auto &progress : progress_) progress.best_cost = std::numeric_limits<double>::infinity();
+    for (auto &fate : fate_)
+      if (fate == stopped) fate = running;
+  }
+
+  void advance(int64_t first_step, int64_t steps, const schuss_sgd &sgd, double *costs, double *validation_costs) override {
+    const int64_t rows = (first_step + steps) / steps_per_epoch_ - first_step / steps_per_epoch_;
+    std::fill(costs, costs + rows * plan_.members, nan);
+    if (validation_) std::fill(validation_costs, validation_costs + rows * plan_.members, nan);
+    on_members([&](int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads) {
+      if (fate_[member] == running)
+        run(member, team, buffers, leads, first_step, steps, sgd, costs, validation_costs);
+    });
+  }
+
+  void restore_best() override {
+    const int64_t p = shape_.parameters;
+    if (!validation_) return;
+    for (int64_t m = 0; m < plan_.members; m++)
+      if (std::isfinite(progress_[m].best_cost)) std::copy_n(best_.data() + m * p, p, parameters_ + m * p);
+  }
+
+  void gradient(int64_t step, double *costs, void *gradients) override {
+    on_members([&](int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads) {
+      T *parameters = parameters_ + member * shape_.parameters, *out = (T *)gradients + member * shape_.parameters;
+      Step<T> now{batch_of(step), parameters, out, nullptr, {}};
+      now.rule.kind = Rule<T>::gradient_only;
+      if (leads) team.scheme->prepare(parameters);
+      team.barrier.wait();
+      const auto [cost, weight, finite] = take(now, team, buffers, leads, step & 1);
+      if (leads) costs[member] = cost / weight;
+      if (leads && weight == 0) std::fill(out, out + shape_.parameters, T(nan));
+      (void)finite;
+    });
+  }
+
+  void *state(int32_t which) override {
+    return which == 0 ? (void *)velocity_.data() : which == 1 ? (void *)fate_.data() : (void *)fate_epoch_.data();
+  }
+
+private:
+  static const T *cast(const void *p) { return static_cast<const T *>(p); }
+
+  void make_teams() {
+    // Several members: each thread takes whole ones, and there is nothing to wait for. One: its step is shared, unless it is
+    // too short to be worth a barrier.
+    const double work = 6. * shape_.weights * std::min<double>(plan_.batch, samples_.size());
+    const bool apart = plan_.members >= plan_.threads;
+    threads_ = apart ? plan_.threads : std::max(1, std::min<int>(plan_.threads, int(work / 50000)));
+    threads_ = (int)std::min<int64_t>(threads_, apart ? plan_.members : 256);
+    teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
+    int tile_panels = 1;
+    for (auto &team : teams_) {
+      auto narrow = std::make_unique<Narrow<T>>(shape_, plan_.cost, samples_, plan_.batch);
+      tile_panels = narrow->tile_panels();
+      team.scheme = std::move(narrow);
+      team.spare.resize(shape_.parameters);
+      if (validation_) team.validation.resize(tiles_of_validation(tile_panels));
+    }
+    tile_panels_ = tile_panels;
+    for (int i = 0; i < threads_; i++) buffers_.push_back(make_buffers<T>(shape_, tile_panels));
+  }
+
+  // Calls work(member, team, buffers, leads) for every member, on all threads of the team that has it.
+  template <class Work> void on_members(Work work) {
+    std::atomic<int64_t> next{0};
+    const bool apart = teams_.size() > 1;
+    on_threads(
+        threads_,
+        [&](int count) {
+          for (auto &team : teams_) team.barrier.resize(apart ? 1 : count);
+        },
+        [&](int id) {
+          if (apart) {
+            for (int64_t member; (member = next.fetch_add(1)) < plan_.members;)
+              work(member, teams_[id], buffers_[id], true);
+            return;
+          }
+          for (int64_t member = 0; member < plan_.members; member++) {
+            work(member, teams_[0], buffers_[id], id == 0);
+            teams_[0].barrier.wait();
+          }
+        });
+  }
+
+  Batch batch_of(int64_t step) const {
+    const int64_t epoch = step / steps_per_epoch_, first = step % steps_per_epoch_ * plan_.batch;
+    Batch batch{first, std::min(plan_.batch, samples_.size() - first), plan_.shuffle && steps_per_epoch_ > 1, {}};
+    if (batch.shuffled) shuffle_keys(plan_.seed, (uint64_t)epoch, batch.keys);
+    return batch;
+  }
+
+  struct Taken {
+    double cost, weight; // S C, with the l2 term; S
+    bool finite;
+  };
+
+  // One step by all threads of a team, into step.next.
+  Taken take(Step<T> &step, Team<T> &team, TileBuffers<T> &buffers, bool leads, int parity) {
+    Scheme<T> &scheme = *team.scheme;
+    Taken taken{};
+    const int rounds = scheme.rounds(step.batch);
+    for (int round = 0; round < rounds; round++) {
+      if (leads) {
+        team.next_block.store(0, std::memory_order_relaxed);
+        if (plan_.l2 > 0 && round == 0) team.squares = sum_of_squares(step.current, shape_.weights);
+      }
+      for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < scheme.items();)
+        scheme.accumulate(item, round, step, buffers);
+      team.barrier.wait();
+      if (round == rounds - 1) {
+        taken.weight = scheme.weight();
+        taken.cost = scheme.cost() + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.);
+        step.rule.scale = T(1 / taken.weight);
+        step.rule.l2 = T(plan_.l2);
+      }
+      if (leads) {
+        team.next_item.store(0, std::memory_order_relaxed);
+        team.infinite[1 - parity].store(false, std::memory_order_relaxed);
+      }
+      if (round < rounds - 1 || taken.weight > 0)
+        for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < scheme.blocks();)
+          if (!scheme.update(block, round, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
+      team.barrier.wait();
+    }
+    taken.finite = std::isfinite(taken.cost) && !team.infinite[parity].load(std::memory_order_relaxed);
+    return taken;
+  }
+
+  void run(int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads, int64_t first_step, int64_t steps,
+           const schuss_sgd &sgd, double *costs, double *validation_costs) {
+    const ptrdiff_t p = shape_.parameters;
+    const double *rates = sgd.rates + 3 * member;
+    Progress progress = progress_[member];
+    T *const home = parameters_ + member * p;
+    T *current = home, *next = team.spare.data();
+    Rule<T> rule{};
+    rule.kind = sgd.nesterov ? Rule<T>::nesterov : Rule<T>::sgd;
+    rule.bias_momentum = sgd.bias_momentum;
+    rule.eta = T(rates[0]), rule.keep = T(1 - rates[0] * rates[1]), rule.mu = T(rates[2]);
+    if (leads) team.scheme->prepare(current), team.infinite[0] = team.infinite[1] = false;
+    team.barrier.wait();
+
+    for (int64_t step = first_step; step < first_step + steps; step++) {
+      const int64_t epoch = step / steps_per_epoch_ + 1, row = epoch - 1 - first_step / steps_per_epoch_;
+      if (step % steps_per_epoch_ == 0) progress.epoch_cost = 0;
+      Step<T> now{batch_of(step), current, next, velocity_.data() + member * p, rule};
+      const Taken taken = take(now, team, buffers, leads, step & 1);
+      if (taken.weight > 0) { // else every sample of the batch has weight 0: it is skipped
+        if (!taken.finite) {
+          if (leads) fate_[member] = diverged, fate_epoch_[member] = epoch;
+          break;
+        }
+        std::swap(current, next);
+        progress.epoch_cost += taken.cost;
+      }
+      if ((step + 1) % steps_per_epoch_) continue;
+      if (leads) costs[row * plan_.members + member] = progress.epoch_cost / total_weight_;
+      if (!validation_ || (epoch % watch_.every && epoch != watch_.last_epoch)) continue;
+      const double cost = validation_cost(current, team, buffers);
+      if (leads) validation_costs[row * plan_.members + member] = cost;
+      if (cost < progress.best_cost - watch_.min_delta) {
+        progress.best_cost = cost, progress.best_epoch = epoch;
+        if (leads) std::copy_n(current, p, best_.data() + member * p);
+      } else if (watch_.patience >= 0 && epoch - progress.best_epoch >= watch_.patience) {
+        if (leads) fate_[member] = stopped, fate_epoch_[member] = epoch;
+        break;
+      }
+    }
+    team.barrier.wait(); // everyone has read `progress_` and is done with `current`
+    if (!leads) return;
+    progress_[member] = progress;
+    if (current != home) std::copy_n(current, p, home);
+  }
+
+  int tiles_of_validation(int tile_panels) const {
+    const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
+    return int((panels + tile_panels - 1) / tile_panels);
+  }
+
+  // The cost on the validation data, by all threads of a team; tiles are added in order.
+  double validation_cost(const T *parameters, Team<T> &team, TileBuffers<T> &buffers) {
+    const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
+    for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < (int)team.validation.size();) {
+      const int64_t first = (int64_t)tile * tile_panels_;
+      const Tile<T> at = validation_->tile({}, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
+      forward_tile(shape_, parameters, at.x, buffers, at.panels);
+      team.validation[tile] = output_tile(shape_, plan_.cost, at, buffers);
+    }
+    team.barrier.wait();
+    double total = 0;
+    for (const double cost : team.validation) total += cost;
+    team.next_item.store(0, std::memory_order_relaxed); // by all: nobody takes an item before the next barrier
+    team.barrier.wait();
+    return total / validation_weight_;
+  }
+
+  Shape shape_;
+  schuss_plan plan_;
+  T *parameters_; // (members, p), the caller's
+  double total_weight_, validation_weight_ = 0;
+  Samples<T> samples_;
+  std::unique_ptr<Samples<T>> validation_;
+  schuss_watch watch_{1, 0, -1, 0};
+  int64_t steps_per_epoch_;
+  int threads_ = 1, tile_panels_ = 1;
+  Buffer<T> velocity_, best_; // (members, p)
+  std::vector<int32_t> fate_;
+  std::vector<int64_t> fate_epoch_;
+  std::vector<Progress> progress_;
+  std::vector<Team<T>> teams_;
+  std::vector<TileBuffers<T>> buffers_; // one a thread
+};
+
+template <class T>
+void predict(const schuss_network &network, const T *parameters, int64_t members, const T *x, int64_t n, int threads, T *out) {
+  const Shape shape(network);
+  constexpr ptrdiff_t tile_bytes = 48 * 1024;
+  const int64_t all = round_up(n, width<T>) / width<T>;
+  const ptrdiff_t fits = tile_bytes / ptrdiff_t(shape.units() * width<T> * sizeof(T));
+  const int panels = (int)std::clamp<int64_t>(fits, 1, std::clamp<int64_t>(all, 1, 16));
+  const int64_t tiles = (all + panels - 1) / panels;
+  const double work = 2. * shape.weights * double(n) * double(members);
+  threads = (int)std::clamp<int64_t>(std::min<int64_t>(tiles * members, int64_t(work / 1e6)), 1, threads);
+  std::vector<TileBuffers<T>> buffers;
+  for (int id = 0; id < threads; id++) buffers.push_back(make_buffers<T>(shape, panels));
+  std::atomic<int64_t> next{0};
+  on_threads(
+      threads, [](int) {},
+      [&](int id) {
+        TileBuffers<T> &at = buffers[id];
+        for (int64_t i; (i = next.fetch_add(1)) < tiles * members;) {
+          const int64_t member = i / tiles, first = i % tiles * panels * width<T>;
+          const int64_t rows = std::min<int64_t>(panels * width<T>, n - first);
+          const int here = int(round_up(rows, width<T>) / width<T>), outputs = shape.outputs();
+          for (int p = 0; p < here; p++)
+            gather(x, shape.inputs(), nullptr, first + p * width<T>, (int)std::min<int64_t>(width<T>, rows - p * width<T>),
+                   at.x.data() + (ptrdiff_t)p * width<T> * shape.inputs());
+          forward_tile(shape, parameters + member * shape.parameters, at.x.data(), at, here);
+          const T *a = at.a.back().data();
+          for (int64_t r = 0; r < rows; r++)
+            for (int j = 0; j < outputs; j++)
+              out[(member * n + first + r) * outputs + j] = a[(r / width<T> * outputs + j) * width<T> + r % width<T>];
+        }
+      });
+}
+
+template <class T> double peak(int threads, double seconds) {
+  std::vector<double> rates(threads);
+  std::atomic<int> present{0};
+  on_threads(
+      threads, [&](int count) { present = count; },
+      [&](int id) {
+        constexpr int sums = 10;
+        V<T> sum[sums];
+        for (int i = 0; i < sums; i++) sum[i] = broadcast(T(i + 1));
+        const V<T> factor = broadcast(T(0.999)), addend = broadcast(T(0.001));
+        using Clock = std::chrono::steady_clock;
+        const auto start = Clock::now();
+        double best = 0, elapsed = 0;
+        while (elapsed < seconds) {
+          const auto before = Clock::now();
+          for (int k = 0; k < 20000; k++) {
+            UNROLL for (int i = 0; i < sums; i++) sum[i] = sum[i] * factor + addend;
+            __asm__ volatile("" : "+m"(sum[0]) : : "memory");
+          }
+          const auto now = Clock::now();
+          best = std::max(best, 2. * N<T> * sums * 20000 / std::chrono::duration<double>(now - before).count());
+          elapsed = std::chrono::duration<double>(now - start).count();
+        }
+        rates[id] = best;
+      });
+  double total = 0;
+  for (int id = 0; id < present; id++) total += rates[id];
+  return total;
+}
+
+template <size_t n> int32_t code_of(const char *const (&names)[n], const char *name) {
+  for (size_t i = 0; i < n; i++)
+    if (std::strcmp(names[i], name) == 0) return (int32_t)i;
+  return -1;
+}
+
+} // namespace
+
+int32_t schuss_built_level(void) { return vector_bytes == 64 ? 4 : vector_bytes == 32 ? 3 : 0; }
+
+int32_t schuss_machine_level(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&
+                  __builtin_cpu_supports("movbe");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  return v4 ? 4 : v3 ? 3 : 0;
+#else
+  return 0;
+#endif
+}
+
+int32_t schuss_activation(const char *name) { return code_of(activation::names, name); }
+int32_t schuss_cost(const char *name) { return code_of(cost::names, name); }
+
+schuss_session *schuss_open(const schuss_plan *plan, void *parameters, const schuss_data *training,
+                            const schuss_data *validation) try {
+  if (plan->network.element == 4) return new Trainer<float>(*plan, (float *)parameters, *training, validation);
+  return new Trainer<double>(*plan, (double *)parameters, *training, validation);
+} catch (const std::bad_alloc &) {
+  return nullptr;
+}
+void schuss_close(schuss_session *session) { delete session; }
+void schuss_begin(schuss_session *session, const schuss_watch *watch) { session->begin(*watch); }
+void schuss_advance(schuss_session *session, int64_t first_step, int64_t steps, const schuss_sgd *sgd, double *costs,
+                    double *validation_costs) {
+  session->advance(first_step, steps, *sgd, costs, validation_costs);
+}
+void schuss_restore_best(schuss_session *session) { session->restore_best(); }
+void schuss_gradient(schuss_session *session, int64_t step, double *costs, void *gradients) {
+  session->gradient(step, costs, gradients);
+}
+void *schuss_state(schuss_session *session, int32_t which) { return session->state(which); }
+
+int32_t schuss_predict(const schuss_network *network, const void *parameters, int64_t members, const void *x, int64_t samples,
+                       int32_t threads, void *outputs) try {
+  if (network->element == 4)
+    predict(*network, (const float *)parameters, members, (const float *)x, samples, threads, (float *)outputs);
+  else predict(*network, (const double *)parameters, members, (const double *)x, samples, threads, (double *)outputs);
+  return 0;
+} catch (const std::bad_alloc &) {
+  return 1;
+}
+
+double schuss_peak(int32_t element, int32_t threads, double seconds) {
+  return element == 4 ? peak<float>(threads, seconds) : peak<double>(threads, seconds);
+}

@@ -1,0 +1,143 @@
+"""Model files: safetensors with the description in the metadata, checked by a digest, written in one step.
+
+A file holds ``layers.0.weights`` (units, inputs), ``layers.0.bias`` (units,) and so on, readable by any safetensors
+reader. The metadata has two entries: ``schuss``, the description as JSON, and ``sha256``, the digest of that text and of all
+tensors in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from schuss.errors import InputError, ModelFileError
+from schuss.layers import Dense, parameter_count, sizes_of, views
+from schuss.network import DTYPES, Network
+
+FORMAT = 1
+
+
+def save(network: Network, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+    """Write a network, and with it ``extra``, anything that JSON can hold (such as the scaling of a table).
+
+    The file is written beside its place, synced and renamed. Raises OSError; an older file is then untouched.
+    """
+    description = {
+        "format": FORMAT,
+        "inputs": network.inputs,
+        "layers": [
+            {"units": dense.units, "activation": dense.activation.name, "initializer": dense.initializer.name}
+            for dense in network.dense
+        ],
+        "seed": network.seed,
+        "dtype": network.dtype.name,
+        "extra": extra or {},
+    }
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(network.parameters, network.sizes).items()}
+    metadata = {"schuss": text, "sha256": _digest(text, network.parameters)}
+    write_atomically(path, to_bytes(tensors, metadata=metadata))
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """Return the network of a model file.
+
+    Raises FileNotFoundError, or ModelFileError that says what is wrong with the file.
+    """
+    return load_with_extra(path)[0]
+
+
+def load_with_extra(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
+    """Return the network of a model file and what ``save`` was given as ``extra``."""
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"there is no model file {str(source)!r}")
+    try:
+        with safe_open(source, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{str(source)!r} is no whole safetensors file: {error}; was it cut short?") from error
+    if "schuss" not in metadata:
+        raise ModelFileError(f"{str(source)!r} is a safetensors file, but not one written by schuss")
+    try:
+        description = json.loads(metadata["schuss"])
+        if description["format"] != FORMAT:
+            raise ModelFileError(
+                f"{str(source)!r} has format {description['format']}, this version reads {FORMAT}; update schuss"
+            )
+        dtype = description["dtype"]
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r}")
+        dense = [Dense(row["units"], row["activation"], initializer=_initializer(row)) for row in description["layers"]]
+        sizes = sizes_of(description["inputs"], dense)
+        parameters = np.empty(parameter_count(sizes), dtype)
+        for name, view in _tensors(parameters, sizes).items():
+            tensor = tensors.pop(name)
+            if tensor.shape != view.shape or tensor.dtype != view.dtype:
+                raise ValueError(f"{name} has shape {tensor.shape} and dtype {tensor.dtype}")
+            view[:] = tensor
+        if tensors or metadata.get("sha256") != _digest(metadata["schuss"], parameters):
+            raise ValueError("the digest of its contents differs from the one it carries")
+        network = Network.from_parameters(description["inputs"], dense, parameters, seed=description["seed"])
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{str(source)!r} is damaged: {error}; use another copy of it") from error
+    return network, description["extra"]
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace a file in one step: a process killed on the way, or a full disk, leaves the old one whole."""
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(target)!r} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _tensors(parameters: NDArray[Any], sizes: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    named = {}
+    for number, (weights, bias) in enumerate(views(parameters, sizes)):
+        named[f"layers.{number}.weights"], named[f"layers.{number}.bias"] = weights, bias
+    return named
+
+
+def _initializer(row: dict[str, Any]) -> str | None:
+    """Return the initializer's name; one that was an array has left its mark in the weights, and is not kept."""
+    return None if row["initializer"] == "array" else str(row["initializer"])
+
+
+def _digest(text: str, parameters: NDArray[Any]) -> str:
+    return hashlib.sha256(text.encode() + parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -1,0 +1,263 @@
+"""The CPU engine: loads the native library for this machine's instruction set and hands it plans and arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
+from functools import cache
+from importlib.resources import as_file, files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schuss.activations import Activation
+from schuss.engines.base import Data, Plan, Watch
+from schuss.errors import EngineError
+from schuss.layers import parameter_count
+from schuss.optimizers import SGD
+from schuss.resources import available_threads
+
+Array = NDArray[Any]
+
+LEVEL_VARIABLE = "SCHUSS_INSTRUCTION_SET"
+LEVELS = {"baseline": 0, "avx2": 3, "avx512": 4}
+"""The instruction sets, by the name of their library, and the numbers of native/schuss.h."""
+
+
+class _Network(ctypes.Structure):
+    _fields_ = (
+        ("depth", c_int32),
+        ("element", c_int32),
+        ("sizes", POINTER(c_int32)),
+        ("activations", POINTER(c_int32)),
+    )
+
+
+class _Plan(ctypes.Structure):
+    _fields_ = (
+        ("network", _Network),
+        ("cost", c_int32),
+        ("shuffle", c_int32),
+        ("threads", c_int32),
+        ("members", c_int64),
+        ("batch", c_int64),
+        ("seed", c_uint64),
+        ("l2", c_double),
+    )
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (
+        ("samples", c_int64),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("weights", c_void_p),
+        ("total_weight", c_double),
+    )
+
+
+class _Watch(ctypes.Structure):
+    _fields_ = (("every", c_int64), ("last_epoch", c_int64), ("patience", c_int64), ("min_delta", c_double))
+
+
+class _SGD(ctypes.Structure):
+    _fields_ = (("rates", c_void_p), ("nesterov", c_int32), ("bias_momentum", c_int32))
+
+
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "schuss_machine_level": (c_int32, ()),
+    "schuss_built_level": (c_int32, ()),
+    "schuss_activation": (c_int32, (c_char_p,)),
+    "schuss_cost": (c_int32, (c_char_p,)),
+    "schuss_open": (c_void_p, (POINTER(_Plan), c_void_p, POINTER(_Data), POINTER(_Data))),
+    "schuss_close": (None, (c_void_p,)),
+    "schuss_begin": (None, (c_void_p, POINTER(_Watch))),
+    "schuss_advance": (None, (c_void_p, c_int64, c_int64, POINTER(_SGD), c_void_p, c_void_p)),
+    "schuss_restore_best": (None, (c_void_p,)),
+    "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
+    "schuss_state": (c_void_p, (c_void_p, c_int32)),
+    "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
+    "schuss_peak": (c_double, (c_int32, c_int32, c_double)),
+}
+
+
+@cache
+def _load(name: str) -> ctypes.CDLL:
+    """Return the library of one instruction set; raise EngineError where it was not built."""
+    suffix = ".dylib" if platform.system() == "Darwin" else ".so"
+    resource = files("schuss.engines") / f"libschuss_{name}{suffix}"
+    if not resource.is_file():
+        raise EngineError(
+            "the native kernels were not built when schuss was installed; install a C++20 compiler (g++ 11 or later) and "
+            "reinstall schuss, or go on with engine='reference'"
+        )
+    try:
+        with as_file(resource) as path:
+            native = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EngineError(f"the native kernels cannot be loaded: {error}") from error
+    for function, (result, arguments) in _FUNCTIONS.items():
+        getattr(native, function).restype = result
+        getattr(native, function).argtypes = arguments
+    return native
+
+
+def machine_levels() -> list[str]:
+    """Return the instruction sets that were built and that this machine runs, the best last."""
+    machine = _load("baseline").schuss_machine_level()
+    names = [name for name, level in LEVELS.items() if level <= machine]
+    return [name for name in names if (files("schuss.engines") / f"libschuss_{name}.so").is_file() or name == "baseline"]
+
+
+def level() -> str:
+    """Return the instruction set in use: the best one, or what SCHUSS_INSTRUCTION_SET asks for.
+
+    Raises EngineError if that is no instruction set of this machine.
+    """
+    known = machine_levels()
+    asked = os.environ.get(LEVEL_VARIABLE, "")
+    if asked and asked not in known:
+        raise EngineError(f"{LEVEL_VARIABLE}={asked!r} is not available; this machine runs {', '.join(known)}")
+    return asked or known[-1]
+
+
+def library() -> ctypes.CDLL:
+    """Return the library of the instruction set in use; raise EngineError with the reason where there is none."""
+    return _load(level())
+
+
+def devices() -> tuple[str, ...]:
+    """Return what the engine runs on, such as ``2 threads, avx2``."""
+    library()
+    threads = available_threads()
+    return (f"{threads} thread{'s' * (threads != 1)}, {level()}",)
+
+
+def fma_peak(dtype: np.dtype[Any], threads: int, seconds: float = 0.2) -> float:
+    """Return the measured rate of fused multiply-adds, in FLOP/s, of all threads together."""
+    return float(library().schuss_peak(dtype.itemsize, threads, seconds))
+
+
+def _network(sizes: tuple[int, ...], activations: tuple[Activation, ...], dtype: np.dtype[Any]) -> _Network:
+    native = library()
+    codes = [native.schuss_activation(row.name.encode()) for row in activations]
+    depth = len(codes)
+    return _Network(depth, dtype.itemsize, (c_int32 * (depth + 1))(*sizes), (c_int32 * depth)(*codes))
+
+
+def _address(array: Array | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _data(data: Data) -> _Data:
+    return _Data(len(data.x), _address(data.x), _address(data.y), _address(data.weights), data.total_weight)
+
+
+def predict(parameters: Array, sizes: tuple[int, ...], activations: tuple[Activation, ...], x: Array) -> Array:
+    """Return the outputs (members, n, dL) for parameters (members, p) and C-ordered x (n, d0) of the same dtype."""
+    outputs = np.empty((len(parameters), len(x), sizes[-1]), parameters.dtype)
+    network = _network(sizes, activations, parameters.dtype)
+    members = len(parameters)
+    threads = available_threads()
+    given = _address(parameters), members, _address(x), len(x), threads, _address(outputs)
+    if library().schuss_predict(byref(network), *given):
+        raise MemoryError("not enough memory to predict; pass fewer rows at a time")
+    return outputs
+
+
+class NativeSession:
+    """One training in the native library; ``parameters`` (members, p) is the model's own memory, changed in place."""
+
+    def __init__(self, plan: Plan, parameters: Array, data: Data, validation: Data | None) -> None:
+        self._library = library()
+        self._plan, self._parameters = plan, parameters
+        self._validated = validation is not None
+        network = _network(plan.sizes, plan.activations, plan.dtype)
+        native_plan = _Plan(
+            network=network,
+            cost=self._library.schuss_cost(plan.cost.name.encode()),
+            shuffle=plan.shuffles,
+            threads=plan.threads,
+            members=plan.members,
+            batch=plan.batch_size,
+            seed=plan.seed,
+            l2=plan.l2,
+        )
+        held_out = None if validation is None else byref(_data(validation))
+        self._handle: int | None = self._library.schuss_open(
+            byref(native_plan), _address(parameters), byref(_data(data)), held_out
+        )
+        if not self._handle:
+            raise MemoryError("not enough memory for this training; use fewer samples, or smaller batches")
+        members, p = plan.members, parameter_count(plan.sizes)
+        self._state: dict[str, Array] = {
+            "parameters": parameters,
+            "velocity": self._view(0, plan.dtype, (members, p)),
+            "fate": self._view(1, np.dtype(np.int32), (members,)),
+            "fate_epoch": self._view(2, np.dtype(np.int64), (members,)),
+        }
+
+    def _view(self, which: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """Return native memory as an array; it is valid until ``release``."""
+        address = self._library.schuss_state(self._handle, which)
+        size = int(np.prod(shape)) * dtype.itemsize
+        return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+
+    def begin(self, watch: Watch) -> None:
+        """Start a run (see ``Session``)."""
+        patience = -1 if watch.patience is None else watch.patience
+        self._restore_best = watch.restore_best
+        self._library.schuss_begin(
+            self._handle, byref(_Watch(watch.every, watch.last_epoch, patience, watch.min_delta))
+        )
+
+    def advance(self, first_step: int, steps: int, optimizer: SGD) -> tuple[Array, Array | None]:
+        """Run some steps (see ``Session``)."""
+        plan = self._plan
+        epochs = (first_step + steps) // plan.steps_per_epoch - first_step // plan.steps_per_epoch
+        costs = np.empty((epochs, plan.members))
+        validation_costs = np.empty_like(costs) if self._validated else None
+        rates = optimizer.table(plan.members)
+        sgd = _SGD(_address(rates), optimizer.nesterov, optimizer.bias_momentum)
+        self._library.schuss_advance(
+            self._handle, first_step, steps, byref(sgd), _address(costs), _address(validation_costs)
+        )
+        return costs, validation_costs
+
+    def finish(self) -> None:
+        """End a run (see ``Session``)."""
+        if self._restore_best:
+            self._library.schuss_restore_best(self._handle)
+
+    def value_and_gradient(self, step: int) -> tuple[Array, Array]:
+        """Return costs and gradients (see ``Session``)."""
+        costs, gradients = np.empty(self._plan.members), np.empty_like(self._parameters)
+        self._library.schuss_gradient(self._handle, step, _address(costs), _address(gradients))
+        return costs, gradients
+
+    def predict(self, x: Array) -> Array:
+        """Return the outputs (see ``Session``)."""
+        return predict(self._parameters, self._plan.sizes, self._plan.activations, x)
+
+    def read(self, name: str) -> Array:
+        """Return a copy of a state (see ``Session``)."""
+        return self._state[name].copy()
+
+    def write(self, name: str, value: Array) -> None:
+        """Replace a state (see ``Session``)."""
+        self._state[name][:] = value
+
+    def release(self) -> None:
+        """Free the native memory (see ``Session``)."""
+        self._state.clear()
+        if self._handle:
+            self._library.schuss_close(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self.release()
+

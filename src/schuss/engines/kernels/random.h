@@ -1,0 +1,43 @@
+/* Randomness of all compiled engines: the shuffle of schuss/philox.py, on one number or a vector of them. */
+#define FEISTEL_ROUNDS 6
+
+/* Eight words that key the shuffle of an epoch: Philox 4x32-10 at counters (epoch, 2, 0) and (epoch, 2, 1). */
+static inline void shuffle_keys(uint64_t seed, uint64_t epoch, uint32_t keys[8]) {
+  for (uint32_t half = 0; half < 2; half++) {
+    uint32_t c0 = (uint32_t)epoch, c1 = (uint32_t)(epoch >> 32), c2 = 2, c3 = half;
+    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+      const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+      c0 = (uint32_t)(p1 >> 32) ^ c1 ^ key0;
+      c1 = (uint32_t)p1;
+      c2 = (uint32_t)(p0 >> 32) ^ c3 ^ key1;
+      c3 = (uint32_t)p0;
+      key0 += 0x9E3779B9u;
+      key1 += 0xBB67AE85u;
+    }
+    keys[4 * half] = c0;
+    keys[4 * half + 1] = c1;
+    keys[4 * half + 2] = c2;
+    keys[4 * half + 3] = c3;
+  }
+}
+
+/* Permute the numbers x below 2^bits, in place. UINT: uint32_t or a vector of them. */
+#define FEISTEL(UINT, x, bits, keys)                                                  \
+  do {                                                                                \
+    int right_bits = (bits) / 2, left_bits = (bits) - right_bits;                     \
+    UINT left = (x) >> right_bits, right = (x) & ((1u << right_bits) - 1);            \
+    for (int round = 0; round < FEISTEL_ROUNDS; round++) {                            \
+      UINT mixed = (right ^ (keys)[round]) * 0xD2511F53u;                             \
+      mixed ^= mixed >> 15;                                                           \
+      mixed *= 0xCD9E8D57u;                                                           \
+      mixed ^= mixed >> 16;                                                           \
+      const UINT was_right = right;                                                   \
+      right = (left ^ mixed) & ((1u << left_bits) - 1);                               \
+      left = was_right;                                                               \
+      const int was_left_bits = left_bits;                                            \
+      left_bits = right_bits;                                                         \
+      right_bits = was_left_bits;                                                     \
+    }                                                                                 \
+    (x) = (left << right_bits) | right;                                               \
+  } while (0)

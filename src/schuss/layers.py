@@ -1,0 +1,95 @@
+"""``Dense``, the description of a layer, and where its numbers lie in the flat parameter vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from schuss import activations, initializers
+from schuss.activations import Activation
+from schuss.errors import InputError
+from schuss.initializers import FixedWeights, Initializer
+
+
+@dataclass(frozen=True, init=False)
+class Dense:
+    """Describe a fully connected layer, ``a = f(W a_prev + b)``.
+
+    units: number of outputs, at least 1. activation: a name of the table (linear, sigmoid, tanh, relu, leaky_relu, elu,
+    gelu, silu, softplus). initializer: glorot, he, lecun, article, zeros, or an array of shape (units, inputs of the
+    layer); by default the one that suits the activation.
+
+    Raises InputError for an unknown name or a number of units that is not a positive integer.
+
+    >>> Dense(32, "sigmoid")
+    Dense(32, 'sigmoid')
+    """
+
+    units: int
+    activation: Activation
+    initializer: Initializer | FixedWeights
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | Activation = "linear",
+        *,
+        initializer: str | Initializer | ArrayLike | None = None,
+    ) -> None:
+        try:
+            count = index(units)
+        except TypeError:
+            count = 0
+        if count < 1 or isinstance(units, bool):
+            raise InputError(f"a layer needs a whole number of units, at least 1; got {units!r}")
+        row = activations.resolve(activation)
+        object.__setattr__(self, "units", count)
+        object.__setattr__(self, "activation", row)
+        chosen = initializers.resolve(row.initializer if initializer is None else initializer)
+        object.__setattr__(self, "initializer", chosen)
+
+    def __repr__(self) -> str:
+        name = self.activation.name
+        activation = "" if name == "linear" else f", {name!r}"
+        own = "" if self.initializer.name == self.activation.initializer else f", initializer={self.initializer.name!r}"
+        return f"Dense({self.units}{activation}{own})"
+
+
+def sizes_of(inputs: int, layers: Sequence[Dense]) -> tuple[int, ...]:
+    """Return d0..dL."""
+    return (inputs, *(layer.units for layer in layers))
+
+
+def parameter_count(sizes: Sequence[int]) -> int:
+    """Return the length of the flat vector: the weights of all layers, then the biases."""
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+
+
+def weight_count(sizes: Sequence[int]) -> int:
+    """Return how many of the parameters are weights; the biases follow them."""
+    return sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+
+
+def views(parameters: NDArray[Any], sizes: Sequence[int]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return for each layer its weights (d[l], d[l-1]) and biases (d[l],), as views of the flat vector."""
+    pairs = []
+    weights_at, biases_at = 0, weight_count(sizes)
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        weights = parameters[weights_at : weights_at + fan_in * fan_out].reshape(fan_out, fan_in)
+        pairs.append((weights, parameters[biases_at : biases_at + fan_out]))
+        weights_at, biases_at = weights_at + fan_in * fan_out, biases_at + fan_out
+    return pairs
+
+
+def draw_parameters(inputs: int, layers: Sequence[Dense], seed: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a flat vector of first parameters, keyed by the seed."""
+    sizes = sizes_of(inputs, layers)
+    parameters = np.empty(parameter_count(sizes), dtype)
+    for number, (layer, (weights, biases)) in enumerate(zip(layers, views(parameters, sizes), strict=True)):
+        weights[:], biases[:] = layer.initializer.draw(layer.units, sizes[number], seed, number)
+    return parameters

@@ -1,0 +1,167 @@
+"""``Network``: one flat parameter vector in host memory, and views of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from schuss import engines
+from schuss.activations import Activation
+from schuss.arrays import as_matrix
+from schuss.errors import InputError, Problems
+from schuss.layers import Dense, draw_parameters, parameter_count, sizes_of, views
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network: its description, and writable views of its weights (units, inputs) and bias (units,)."""
+
+    dense: Dense
+    weights: NDArray[Any]
+    bias: NDArray[Any]
+
+    @property
+    def units(self) -> int:
+        """The number of outputs."""
+        return self.dense.units
+
+    @property
+    def activation(self) -> str:
+        """The name of the activation."""
+        return self.dense.activation.name
+
+    def __repr__(self) -> str:
+        return f"<layer {self.weights.shape[1]} -> {self.units} {self.activation}>"
+
+
+class Network:
+    """A dense network: one flat vector of parameters, the weights of all layers first, then the biases.
+
+    inputs: number of columns of x. layers: descriptions, first to last. seed: keys the first weights, and any later
+    randomness of this network; one is drawn and kept if none is given. dtype: "float32" or "float64".
+
+    Raises InputError for inputs or layers that make no network.
+
+    >>> network = Network(4, [Dense(32, "sigmoid"), Dense(1)], seed=1)
+    >>> network
+    Network(4, [Dense(32, 'sigmoid'), Dense(1)], seed=1)  # 193 parameters, float32
+    >>> network([[0.1, 0.2, 0.3, 0.4]]).shape
+    (1, 1)
+    """
+
+    def __init__(
+        self, inputs: int, layers: Sequence[Dense], *, seed: int | None = None, dtype: DTypeLike = "float32"
+    ) -> None:
+        self.inputs, self.dense, self.dtype = _check(inputs, layers, dtype)
+        self.seed = secrets.randbits(32) if seed is None else _seed(seed)
+        self._parameters: NDArray[Any] = draw_parameters(self.inputs, self.dense, self.seed, self.dtype)
+
+    @classmethod
+    def from_parameters(cls, inputs: int, layers: Sequence[Dense], parameters: NDArray[Any], *, seed: int) -> Self:
+        """Return a network on given memory: ``parameters`` is a flat, contiguous float32 or float64 vector.
+
+        Raises InputError if its length is not the one of such a network.
+        """
+        network = cls.__new__(cls)
+        network.inputs, network.dense, network.dtype = _check(inputs, layers, parameters.dtype)
+        network.seed = _seed(seed)
+        expected = parameter_count(network.sizes)
+        if parameters.shape != (expected,) or not parameters.flags.c_contiguous:
+            raise InputError(
+                f"a network of sizes {network.sizes} has {expected} parameters in one contiguous vector; "
+                f"got shape {parameters.shape}"
+            )
+        network._parameters = parameters
+        return network
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """All parameters, (p,), writable; training changes them in place. To set them: ``parameters[:] = values``."""
+        return self._parameters
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """d0..dL: the inputs, then the units of each layer."""
+        return sizes_of(self.inputs, self.dense)
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of each layer."""
+        return tuple(layer.activation for layer in self.dense)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, with writable views of ``parameters``."""
+        pairs = views(self.parameters, self.sizes)
+        return tuple(Layer(dense, W, b) for dense, (W, b) in zip(self.dense, pairs, strict=True))
+
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the outputs (n, dL) for x (n, inputs), in the network's dtype.
+
+        x may be of any real dtype and order. A NaN in a row makes the outputs of that row NaN. Raises InputError for
+        another shape or an x that holds no real numbers.
+        """
+        problems = Problems("predict")
+        rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
+        problems.raise_if_any()
+        return engines.predict(self.parameters[None], self.sizes, self.activations, rows)[0]
+
+    def copy(self) -> Self:
+        """Return an independent network with the same parameters and seed."""
+        return self.from_parameters(self.inputs, self.dense, self.parameters.copy(), seed=self.seed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, in one step: a killed process leaves an older file whole.
+
+        Raises OSError where the disk refuses; the old file is then untouched.
+        """
+        from schuss import checkpoint  # noqa: PLC0415 - it imports this module to make networks
+
+        checkpoint.save(self, path)
+
+    def __repr__(self) -> str:
+        kind = "" if self.dtype == np.float32 else f", dtype={self.dtype.name!r}"
+        return (
+            f"Network({self.inputs}, {list(self.dense)}, seed={self.seed}{kind})"
+            f"  # {self.parameters.size} parameters, {self.dtype.name}"
+        )
+
+
+def _check(inputs: int, layers: Sequence[Dense], dtype: DTypeLike) -> tuple[int, tuple[Dense, ...], np.dtype[Any]]:
+    problems = Problems("make a network")
+    try:
+        count = index(inputs)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(inputs, bool):
+        problems.add(f"inputs must be a whole number, at least 1; got {inputs!r}")
+    given = tuple(layers) if isinstance(layers, Sequence) else ()
+    if not given or not all(isinstance(layer, Dense) for layer in given):
+        problems.add(f"layers must be a list of at least one Dense(units, activation); got {layers!r}")
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.name not in DTYPES:
+        problems.add(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    problems.raise_if_any()
+    return count, given, kind
+
+
+def _seed(seed: int) -> int:
+    try:
+        number = index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**64:
+        raise InputError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed!r}")
+    return number

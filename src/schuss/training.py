@@ -1,0 +1,454 @@
+"""``Training``: binds a model to data, checks everything once, allocates once, and runs epochs in chunks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import index
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from schuss import costs, engines
+from schuss.arrays import as_matrix, as_weights
+from schuss.console import progress_bar
+from schuss.costs import Cost
+from schuss.engines.base import DIVERGED, RUNNING, STOPPED, Data, Plan, Watch
+from schuss.errors import DivergenceWarning, InputError, Problems, TrainingError
+from schuss.history import History
+from schuss.layers import weight_count
+from schuss.network import Network
+from schuss.optimizers import SGD, Segment, schedule
+from schuss.resources import available_threads
+
+Array = NDArray[Any]
+Callback = Callable[["Training", History], "bool | Iterable[int] | None"]
+
+_CHUNK_SECONDS = 0.1  # the longest that Ctrl-C, callbacks and the progress bar wait, unless one step takes longer
+_BLOCK = 1 << 16  # rows that ``cost`` evaluates at a time
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """End a member once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs.
+
+    The cost is looked at every ``record_every`` epochs of the run. restore_best: give the member, when the run ends for
+    whatever reason, the parameters that had the lowest validation cost.
+
+    >>> EarlyStopping(patience=20)
+    EarlyStopping(patience=20, min_delta=0.0, restore_best=True)
+    """
+
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        problems = Problems("stop early")
+        _whole(self.patience, "patience", problems)
+        if not (isinstance(self.min_delta, int | float) and 0 <= self.min_delta < np.inf):
+            problems.add(f"min_delta must be a number, at least 0; got {self.min_delta!r}")
+        problems.raise_if_any()
+
+
+class Training:
+    """Train a model on data: all buffers are made here, once, and freed by ``release`` or at the end of the block.
+
+    model: a Network; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one output. Arrays
+    may be of any real dtype and order; they are packed into the model's dtype. ``cost()`` reads the given arrays again.
+
+    cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples. l2: adds l2 / (2 S) sum W^2 to the
+    training cost, S being the sum of the weights of a batch (the ``alpha`` of scikit-learn; another thing than an
+    optimizer's weight decay). engine: "auto", "cpu" or "reference". batch_size: samples of a step; None or n for
+    full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none.
+    validation: (x, y) to evaluate after recorded epochs. sample_weight: (n,), none negative. threads: None means the
+    smallest of affinity, cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number.
+
+    Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
+
+    >>> x = np.linspace(0, 1, 50)[:, None]
+    >>> network = Network(1, [Dense(8, "tanh"), Dense(1)], seed=3)
+    >>> with Training(network, x, x**2) as training:
+    ...     history = training.run(500, SGD(0.3, momentum=0.9))
+    >>> bool(history.cost[-1] < history.cost[0] / 100)
+    True
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        cost: str | Cost = "quadratic",
+        l2: float = 0.0,
+        engine: str = "auto",
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, Network):
+            raise InputError(f"cannot train: the model must be a Network; got {model!r}")
+        problems = Problems("train")
+        row = costs.resolve(cost)
+        data, self._given = _data(model, x, y, "", problems)
+        if sample_weight is not None:
+            weights = as_weights(sample_weight, "sample_weight", len(data.x), model.dtype, problems)
+            data = Data(data.x, data.y, weights)
+        held_out = _validation(model, validation, problems)
+        if not (isinstance(l2, int | float) and 0 <= l2 < np.inf):
+            problems.add(f"l2 must be a finite number, at least 0; got {l2!r}")
+        batch = len(data.x) if batch_size is None else _whole(batch_size, "batch_size", problems)
+        workers = available_threads() if threads is None else _whole(threads, "threads", problems)
+        number = _whole(seed, "seed", problems, least=0, most=2**64 - 1)
+        problems.raise_if_any()
+
+        self.model = model
+        self.engine = engines.choose(engine)
+        parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
+        self._plan = Plan(
+            sizes=model.sizes,
+            activations=model.activations,
+            cost=row,
+            l2=float(l2),
+            samples=len(data.x),
+            batch_size=min(batch, len(data.x)),
+            shuffle=bool(shuffle),
+            members=len(parameters),
+            dtype=model.dtype,
+            seed=number,
+            threads=workers,
+        )
+        self._weights = data.weights
+        self._validated = held_out is not None
+        self._single = model.parameters.ndim == 1
+        self._lock = threading.RLock()
+        self._running = self._released = False
+        self._step = 0
+        self._steps_per_second = 0.0
+        self._session = engines.open_session(self.engine, self._plan, parameters, data, held_out)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were completed so far."""
+        return self._step // self._plan.steps_per_epoch
+
+    def run(
+        self,
+        epochs: int | Sequence[Segment],
+        optimizer: SGD | None = None,
+        *,
+        early_stopping: EarlyStopping | None = None,
+        record_every: int = 1,
+        progress: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
+        """Train for some epochs and return what was recorded.
+
+        epochs: a number, with an optimizer; or a schedule, a list of (epochs, optimizer) pairs run one after the other.
+        Velocity and shuffles continue over runs: ``run(2, o); run(3, o)`` gives the bits of ``run(5, o)``.
+        early_stopping: needs validation data. record_every: epochs between two records; the last is always recorded.
+        progress: show a bar. callbacks: each ``f(training, history)`` is called about ten times a second; it returns
+        None, True to stop, or the members to retire.
+
+        Ctrl-C ends the run after the current chunk; what was learned and recorded is kept, and ``history.interrupted``
+        is set. A network that leaves the finite numbers keeps its last finite parameters and ends the run with a
+        DivergenceWarning; later runs raise until ``revive``.
+
+        Raises InputError for arguments that do not fit, TrainingError for a training that was released, is at work in
+        another thread, or has diverged.
+        """
+        segments = schedule(epochs, optimizer)
+        self._check_run(segments, early_stopping, record_every, callbacks)
+        with self._exclusive(), self._one_run():
+            if not (self._session.read("fate") != DIVERGED).any():
+                raise TrainingError(
+                    "every member has diverged, and its last finite parameters are kept; to go on, call revive() and "
+                    "use a smaller learning rate"
+                )
+            total = sum(count for count, _ in segments)
+            history = History(None if self._single else self._plan.members, self._validated)
+            self._session.begin(self._watch(total, early_stopping, record_every))
+            try:
+                with _interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
+                    self._run_segments(segments, history, record_every, callbacks, interrupted, advance_bar)
+            finally:
+                self._session.finish()
+            self._warn_if_diverged(history)
+            return history
+
+    def cost(self, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Any:
+        """Return the cost of the current weights: a number, or (members,) for a population.
+
+        Without arguments, on the training data as they are now, with the l2 term; with x and y, on those, without it.
+        Raises InputError if they do not fit the network.
+        """
+        with self._exclusive():
+            weights, given = None, (x, y)
+            if x is None and y is None:
+                weights, given = self._weights, self._given
+            elif x is None or y is None:
+                raise InputError("cost needs both x and y, or neither for the training data")
+            problems = Problems("evaluate the cost")
+            data, _ = _data(self.model, *given, "", problems)
+            problems.raise_if_any()
+            result = self._mean_cost(Data(data.x, data.y, weights))
+            if x is None:
+                W = self.model.parameters.reshape(self._plan.members, -1)[:, : weight_count(self._plan.sizes)]
+                total = Data(data.x, data.y, weights).total_weight
+                result += 0.5 * self._plan.l2 / total * np.square(W, dtype=np.float64).sum(axis=1)
+            return float(result[0]) if self._single else result
+
+    def value_and_gradient(self) -> tuple[Any, Array]:
+        """Return the cost of the first batch and its gradient, of the shape and order of ``model.parameters``.
+
+        With full batches, the default, that is the cost of all training data. Nothing is changed.
+        """
+        with self._exclusive():
+            value, gradient = self._session.value_and_gradient(0)
+            return (float(value[0]), gradient[0]) if self._single else (value, gradient)
+
+    def revive(self, members: Iterable[int] | None = None) -> None:
+        """Let members that diverged go on from their last finite parameters, with fresh optimizer state.
+
+        members: their numbers; None means all that diverged.
+        """
+        with self._exclusive():
+            fate, velocity = self._session.read("fate"), self._session.read("velocity")
+            chosen = np.flatnonzero(fate == DIVERGED) if members is None else np.array(list(members), np.int64)
+            fate[chosen], velocity[chosen] = RUNNING, 0
+            self._session.write("fate", fate)
+            self._session.write("velocity", velocity)
+
+    def release(self) -> None:
+        """Free all buffers. The model keeps its parameters; this Training cannot be used again."""
+        if not self._released:
+            with self._exclusive():
+                self._released = True
+                self._session.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        plan = self._plan
+        batch = "full batches" if plan.batch_size == plan.samples else f"batches of {plan.batch_size}"
+        state = "released" if self._released else f"{self.epochs} epochs done"
+        return f"<Training of {plan.samples} samples in {batch} on {self.engine}, {state}>"
+
+    # -- one run ------------------------------------------------------------------------------------------------------
+
+    def _check_run(
+        self,
+        segments: list[Segment],
+        early_stopping: EarlyStopping | None,
+        record_every: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        problems = Problems("run")
+        for _, optimizer in segments:
+            optimizer.check_members(self._plan.members)
+        _whole(record_every, "record_every", problems)
+        if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+            problems.add(f"early_stopping must be an EarlyStopping(...); got {early_stopping!r}")
+        if early_stopping is not None and not self._validated:
+            problems.add("early_stopping needs validation data; pass validation=(x, y) to Training")
+        if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
+            problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
+        problems.raise_if_any()
+
+    def _watch(self, epochs: int, early_stopping: EarlyStopping | None, record_every: int) -> Watch:
+        last_epoch = self.epochs + epochs
+        if early_stopping is None:
+            return Watch(record_every, last_epoch)
+        stop = early_stopping
+        return Watch(record_every, last_epoch, stop.patience, float(stop.min_delta), stop.restore_best)
+
+    def _run_segments(
+        self,
+        segments: list[Segment],
+        history: History,
+        record_every: int,
+        callbacks: Sequence[Callback],
+        interrupted: Callable[[], bool],
+        advance_bar: Callable[[int, History], None],
+    ) -> None:
+        watch = self._watch(sum(count for count, _ in segments), None, record_every)
+        for count, optimizer in segments:
+            end = (self.epochs + count) * self._plan.steps_per_epoch
+            while self._step < end:
+                before = self.epochs
+                self._advance(min(self._chunk(), end - self._step), optimizer, history, watch)
+                advance_bar(self.epochs - before, history)
+                asked = [callback(self, history) for callback in callbacks]
+                if self._retire(asked, history):
+                    return
+                if interrupted():
+                    history.interrupted = True
+                    return
+
+    def _advance(self, steps: int, optimizer: SGD, history: History, watch: Watch) -> None:
+        """Run one chunk and record its epochs."""
+        started = time.perf_counter()
+        cost, validation = self._session.advance(self._step, steps, optimizer)
+        self._steps_per_second = steps / max(time.perf_counter() - started, 1e-9)
+        first_epoch = self.epochs + 1
+        self._step += steps
+        fate, fate_epoch = self._session.read("fate"), self._session.read("fate_epoch")
+        for fated, members in ((DIVERGED, history.diverged), (STOPPED, history.stopped)):
+            new = (fate == fated) & (fate_epoch >= first_epoch)
+            members.update((int(member), int(fate_epoch[member])) for member in np.flatnonzero(new))
+        last_epoch = self._plan_epochs_alive(fate, fate_epoch)
+        for row, epoch in enumerate(range(first_epoch, first_epoch + len(cost))):
+            if epoch <= last_epoch and (watch.looks_at(epoch) or epoch == last_epoch):
+                history.record(epoch, cost[row], None if validation is None else validation[row])
+
+    def _plan_epochs_alive(self, fate: Array, fate_epoch: Array) -> int:
+        """Return the last epoch that any member completed; if none runs on, the next run goes on from there."""
+        if (fate == RUNNING).any():
+            return self.epochs
+        last = int((fate_epoch - (fate == DIVERGED)).max())
+        self._step = min(self._step, int(fate_epoch.max()) * self._plan.steps_per_epoch)
+        return last
+
+    def _chunk(self) -> int:
+        """Return how many steps to run before Python looks again; where runs are cut never changes a bit."""
+        if self._steps_per_second == 0.0:
+            return 1
+        return max(1, int(self._steps_per_second * _CHUNK_SECONDS))
+
+    def _retire(self, asked: Sequence[bool | Iterable[int] | None], history: History) -> bool:
+        """Do what the callbacks ask; return whether the run is over."""
+        fate = self._session.read("fate")
+        stop = False
+        for answer in asked:
+            if isinstance(answer, bool | np.bool_):
+                stop = stop or bool(answer)
+            elif answer is not None:
+                members = [member for member in map(int, answer) if fate[member] == RUNNING]
+                history.stopped.update(dict.fromkeys(members, self.epochs))
+                fate[members] = STOPPED
+                self._session.write("fate", fate)
+        return stop or not (fate == RUNNING).any()
+
+    def _warn_if_diverged(self, history: History) -> None:
+        if not history.diverged:
+            return
+        if self._single:
+            largest = ", ".join(f"{np.abs(layer.weights).max():.4g}" for layer in self.model.layers)
+            what = f"training diverged in epoch {history.diverged[0]}; largest weight of each layer: {largest}"
+        else:
+            what = f"{len(history.diverged)} of {self._plan.members} members diverged (history.diverged)"
+        advice = "the last finite parameters are kept; try a smaller learning rate or momentum, or scale x and y"
+        warnings.warn(f"{what}; {advice}", DivergenceWarning, stacklevel=3)
+
+    # -- guards -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold this training for one thread; callbacks, in the same thread, may enter again."""
+        if not self._lock.acquire(blocking=False):
+            raise TrainingError("this Training is at work in another thread; give each thread a Training of its own")
+        try:
+            if self._released:
+                raise TrainingError("this Training was released; make a new one, the model has kept its parameters")
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _one_run(self) -> Iterator[None]:
+        if self._running:
+            raise TrainingError("run was called from a callback of run; return True to stop it instead")
+        self._running = True
+        try:
+            yield
+        finally:
+            self._running = False
+
+    def _mean_cost(self, data: Data) -> Array:
+        """Return the cost (members,) without l2, a block of rows at a time."""
+        total = np.zeros(self._plan.members)
+        with np.errstate(all="ignore"):
+            for first in range(0, len(data.x), _BLOCK):
+                rows = slice(first, first + _BLOCK)
+                for member, a in enumerate(self._session.predict(data.x[rows])):
+                    each = self._plan.cost.value(data.y[rows], a).astype(np.float64)
+                    total[member] += each.sum() if data.weights is None else data.weights[rows] @ each
+        return total / data.total_weight
+
+
+def _data(
+    model: Network, x: ArrayLike | None, y: ArrayLike | None, prefix: str, problems: Problems
+) -> tuple[Data, tuple[ArrayLike | None, ArrayLike | None]]:
+    """Return x and y packed for a model, and as they were given; add what does not fit to ``problems``."""
+    outputs = model.sizes[-1]
+    rows = as_matrix(x, f"{prefix}x", model.dtype, problems, columns=model.inputs)  # type: ignore[arg-type]
+    targets = as_matrix(y, f"{prefix}y", model.dtype, problems, vector=outputs == 1)  # type: ignore[arg-type]
+    shape = f"({len(rows)}, {outputs})" + (f" or ({len(rows)},)" if outputs == 1 else "")
+    if targets.size and targets.shape[1] != outputs:
+        problems.add(
+            f"{prefix}y has shape {targets.shape} but the network gives {outputs} output{'s' * (outputs != 1)}; "
+            f"pass {prefix}y of shape {shape}"
+        )
+    elif rows.size and targets.size and len(rows) != len(targets):
+        problems.add(f"{prefix}x has {len(rows)} rows but {prefix}y has {len(targets)}; pass one target a sample")
+    elif not rows.size and np.ndim(x) == 2 and np.shape(x)[0] == 0:  # type: ignore[arg-type]
+        problems.add(f"{prefix}x has no rows; pass at least one sample")
+    return Data(rows, targets), (x, y)
+
+
+def _validation(model: Network, validation: object, problems: Problems) -> Data | None:
+    if validation is None:
+        return None
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        problems.add(f"validation must be a pair (x, y); got {type(validation).__name__}")
+        return None
+    return _data(model, validation[0], validation[1], "validation ", problems)[0]
+
+
+def _whole(value: Any, name: str, problems: Problems, *, least: int = 1, most: int | None = None) -> int:
+    try:
+        number = index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        limit = f"at least {least}" if most is None else f"from {least} to {most}"
+        problems.add(f"{name} must be a whole number, {limit}; got {value!r}")
+    return number
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C instead of raising, in the main thread; a second one raises KeyboardInterrupt at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        if noted:
+            signal.default_int_handler(number, frame)
+        noted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, before)

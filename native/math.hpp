@@ -10,7 +10,7 @@ template <class T> struct Constants;
 template <> struct Constants<float> {
   static constexpr float magic = 12582912.f; // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
   static constexpr int mantissa = 23;
-  static constexpr float lowest = -87.3f, highest = 88.f, tanh_end = 9.1f;
+  static constexpr float lowest = -87.3365f, highest = 88.f, tanh_end = 9.1f;
   static constexpr int log1p_terms = 8;
 };
 template <> struct Constants<double> {
@@ -65,6 +65,13 @@ template <class T> INLINE V<T> sigmoid(V<T> z) {
   const V<T> y = exp_parts<T>(-x, exponent);
   return T(1) / (scaled<T>(y + T(1), exponent) + T(1));
 }
+template <class T> INLINE V<T> absolute(V<T> x) {
+  return (V<T>)((B<T>)x & std::numeric_limits<typename Lanes<T>::Bits>::max());
+}
+template <class T> INLINE V<T> silu(V<T> z) { // z e^z is still normal where e^z is not: in two factors of e^(z / 2)
+  const V<T> half = exp<T>(absolute<T>(z) * T(-0.5)), factor = z > T(0) ? broadcast(T(1)) : half;
+  return z * factor * factor / (half * half + T(1));
+}
 template <class T> INLINE V<T> tanh(V<T> z) {
   constexpr T end = Constants<T>::tanh_end; // beyond it, tanh rounds to 1
   B<T> exponent;
@@ -79,9 +86,6 @@ template <class T> INLINE V<T> log1p(V<T> u) { // 0 <= u <= 1: 2 artanh(u / (2 +
   V<T> p{};
   UNROLL for (int k = Constants<T>::log1p_terms - 1; k > 0; k--) p = (p + T(1) / T(2 * k + 1)) * s2;
   return T(2) * (s + s * p);
-}
-template <class T> INLINE V<T> absolute(V<T> x) {
-  return (V<T>)((B<T>)x & std::numeric_limits<typename Lanes<T>::Bits>::max());
 }
 template <class T> INLINE V<T> phi(V<T> z) { // the distribution function of the standard normal
   if constexpr (sizeof(T) == 4) {
@@ -104,6 +108,7 @@ enum class Read { OUTPUT, INPUT };
 #define EXPM1 ::expm1<T>
 #define LOG1P ::log1p<T>
 #define SIGMOID ::sigmoid<T>
+#define SILU ::silu<T>
 #define TANH ::tanh<T>
 #define PHI ::phi<T>
 #define MAX ::max

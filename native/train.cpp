@@ -331,7 +331,11 @@ template <class T> double peak(int threads, double seconds) {
           const auto before = Clock::now();
           for (int k = 0; k < 20000; k++) {
             UNROLL for (int i = 0; i < sums; i++) sum[i] = sum[i] * factor + addend;
-            __asm__ volatile("" : "+m"(sum[0]) : : "memory");
+#if defined(__x86_64__) // each sum is wanted, in its register: or the compiler would leave the loop out
+            UNROLL for (int i = 0; i < sums; i++) __asm__ volatile("" : "+x"(sum[i]));
+#else
+            UNROLL for (int i = 0; i < sums; i++) __asm__ volatile("" : "+w"(sum[i]));
+#endif
           }
           const auto now = Clock::now();
           best = std::max(best, 2. * N<T> * sums * 20000 / std::chrono::duration<double>(now - before).count());

@@ -114,12 +114,12 @@ class History:
         return axes
 
     def _draw(self, axes: Axes) -> None:
-        marker = "o" if len(self._epochs) < 2 else ""
+        marker = "o" if len(self._epochs) < 2 else "None"
         for rows, label, color in ((self._costs, "training", "C0"), (self._validation or [], "validation", "C1")):
             if not rows:
                 continue
             low, middle, high = np.nanpercentile(np.stack(rows), (10, 50, 90), axis=1)
-            axes.plot(self._epochs, middle, marker, color=color, label=label, linestyle="-")
+            axes.plot(self._epochs, middle, marker=marker, color=color, label=label)
             if self._members is not None:
                 axes.fill_between(self._epochs, low, high, color=color, alpha=0.25, linewidth=0)
         axes.set(xlabel="epoch", ylabel="cost", yscale="log")

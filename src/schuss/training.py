@@ -73,6 +73,8 @@ class Training:
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 
+    >>> import numpy as np
+    >>> from schuss import SGD, Dense, Network, Training
     >>> x = np.linspace(0, 1, 50)[:, None]
     >>> network = Network(1, [Dense(8, "tanh"), Dense(1)], seed=3)
     >>> with Training(network, x, x**2) as training:
@@ -221,7 +223,8 @@ class Training:
     def revive(self, members: Iterable[int] | None = None) -> None:
         """Let members that diverged go on from their last finite parameters, with fresh optimizer state.
 
-        members: their numbers; None means all that diverged.
+        members: their numbers; None means all that diverged. The cost at the last finite parameters may itself be beyond
+        the finite numbers; write smaller ones to ``model.parameters`` first if a run diverges again at once.
         """
         with self._exclusive():
             fate, velocity = self._session.read("fate"), self._session.read("velocity")
@@ -313,18 +316,13 @@ class Training:
         for fated, members in ((DIVERGED, history.diverged), (STOPPED, history.stopped)):
             new = (fate == fated) & (fate_epoch >= first_epoch)
             members.update((int(member), int(fate_epoch[member])) for member in np.flatnonzero(new))
-        last_epoch = self._plan_epochs_alive(fate, fate_epoch)
+        last_epoch = watch.last_epoch
+        if not (fate == RUNNING).any():  # what follows was not run: the next run goes on from there
+            self._step = min(self._step, int(fate_epoch.max()) * self._plan.steps_per_epoch)
+            last_epoch = int((fate_epoch - (fate == DIVERGED)).max())
         for row, epoch in enumerate(range(first_epoch, first_epoch + len(cost))):
-            if epoch <= last_epoch and (watch.looks_at(epoch) or epoch == last_epoch):
+            if epoch == last_epoch or (epoch < last_epoch and watch.looks_at(epoch)):
                 history.record(epoch, cost[row], None if validation is None else validation[row])
-
-    def _plan_epochs_alive(self, fate: Array, fate_epoch: Array) -> int:
-        """Return the last epoch that any member completed; if none runs on, the next run goes on from there."""
-        if (fate == RUNNING).any():
-            return self.epochs
-        last = int((fate_epoch - (fate == DIVERGED)).max())
-        self._step = min(self._step, int(fate_epoch.max()) * self._plan.steps_per_epoch)
-        return last
 
     def _chunk(self) -> int:
         """Return how many steps to run before Python looks again; where runs are cut never changes a bit."""
@@ -408,7 +406,7 @@ def _data(
         )
     elif rows.size and targets.size and len(rows) != len(targets):
         problems.add(f"{prefix}x has {len(rows)} rows but {prefix}y has {len(targets)}; pass one target a sample")
-    elif not rows.size and np.ndim(x) == 2 and np.shape(x)[0] == 0:  # type: ignore[arg-type]
+    elif rows.shape == (0, model.inputs):
         problems.add(f"{prefix}x has no rows; pass at least one sample")
     return Data(rows, targets), (x, y)
 

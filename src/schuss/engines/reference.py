@@ -68,11 +68,17 @@ def sgd_update(
     return kept + move, new_velocity
 
 
+def _copied(data: Data) -> Data:
+    """Return data that the caller cannot change under a training."""
+    return Data(data.x.copy(), data.y.copy(), None if data.weights is None else data.weights.copy())
+
+
 class ReferenceSession:
     """One training on NumPy arrays; ``parameters`` (members, p) is the model's own memory, changed in place."""
 
     def __init__(self, plan: Plan, parameters: Array, data: Data, validation: Data | None) -> None:
-        self._plan, self._data, self._validation = plan, data, validation
+        self._plan, self._data = plan, _copied(data)
+        self._validation = None if validation is None else _copied(validation)
         everyone = np.ones(plan.samples, plan.dtype)
         self._sample_weights = everyone if data.weights is None else data.weights
         self._epoch_cost = np.zeros(plan.members)

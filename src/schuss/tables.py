@@ -1,0 +1,222 @@
+"""CSV and Parquet tables to arrays, by rules that travel in the model file.
+
+The rules: a numeric or boolean column becomes one feature, a missing value its median, and a second feature says whether it
+was missing (if any was, in the rows learned from). A text or categorical column becomes one feature for each value seen; a
+missing value counts as a value of its own, and a value not seen before is none of them. Columns that are constant, or text
+with more than 100 values, are left out; dates and nested columns are refused. Features and target are standardised to mean
+0 and deviation 1 over the rows learned from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from schuss.checkpoint import write_atomically
+from schuss.errors import InputError, Problems
+
+MOST_CATEGORIES = 100
+_MISSING = "(missing)"
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column becomes features: by its median where numeric, by its categories where not."""
+
+    name: str
+    categories: tuple[str, ...] | None
+    median: float
+    marks_missing: bool
+
+    def encode(self, series: pl.Series) -> list[Array]:
+        """Return the features of a column, each of shape (rows,)."""
+        if self.categories is not None:
+            values = series.cast(pl.String).fill_null(_MISSING)
+            return [(values == category).to_numpy().astype(np.float64) for category in self.categories]
+        numbers = _numbers(series)
+        missing = np.isnan(numbers)
+        features = [np.where(missing, self.median, numbers)]
+        return [*features, missing.astype(np.float64)] if self.marks_missing else features
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a table becomes x and y and back: the columns, and the mean and deviation of each feature and the target."""
+
+    target: str
+    columns: tuple[Column, ...]
+    feature_mean: tuple[float, ...]
+    feature_deviation: tuple[float, ...]
+    target_mean: float
+    target_deviation: float
+
+    @classmethod
+    def learn(cls, table: pl.DataFrame, target: str, ignored: Sequence[str] = ()) -> tuple[Self, list[str]]:
+        """Return the encoding of a table's rows, and notes on the columns left out.
+
+        Raises InputError for columns that cannot be used, or if none is left.
+        """
+        columns, notes = [], []
+        problems = Problems("use the table")
+        for series in table:
+            if series.name != target and series.name not in ignored:
+                column, note = _learn_column(series, problems)
+                columns += [column] if column else []
+                notes += [note] if note else []
+        problems.raise_if_any()
+        if not columns:
+            raise InputError(f"no column is left to predict {target!r} from: {'; '.join(notes) or 'there is no other'}")
+        features = np.stack([f for column in columns for f in column.encode(table[column.name])], axis=1)
+        y = _numbers(table[target])
+        deviation = features.std(axis=0)
+        encoding = cls(
+            target=target,
+            columns=tuple(columns),
+            feature_mean=tuple(features.mean(axis=0).tolist()),
+            feature_deviation=tuple(np.where(deviation > 0, deviation, 1.0).tolist()),
+            target_mean=float(y.mean()),
+            target_deviation=float(y.std()) or 1.0,
+        )
+        return encoding, notes
+
+    def x(self, table: pl.DataFrame) -> Array:
+        """Return the standardised features (rows, features); raise InputError if columns are missing or of another kind."""
+        problems = Problems("use the table")
+        absent = [column.name for column in self.columns if column.name not in table.columns]
+        if absent:
+            problems.add(f"the model was trained with columns that are missing: {', '.join(map(repr, absent))}")
+        for column in self.columns:
+            if column.categories is None and column.name in table.columns and not _is_number(table[column.name]):
+                problems.add(f"column {column.name!r} was numeric in training but holds {table[column.name].dtype}")
+        problems.raise_if_any()
+        features = np.stack([f for column in self.columns for f in column.encode(table[column.name])], axis=1)
+        return (features - self.feature_mean) / self.feature_deviation
+
+    def y(self, table: pl.DataFrame) -> Array:
+        """Return the standardised target (rows,)."""
+        return (_numbers(table[self.target]) - self.target_mean) / self.target_deviation
+
+    def prediction(self, outputs: NDArray[Any]) -> Array:
+        """Return outputs (rows, 1) of the network in the units of the target (rows,)."""
+        return outputs[:, 0].astype(np.float64) * self.target_deviation + self.target_mean
+
+    def unseen(self, table: pl.DataFrame) -> list[str]:
+        """Return a note for every column with values that were not there in training."""
+        notes = []
+        for column in self.columns:
+            if column.categories is not None:
+                new = set(table[column.name].cast(pl.String).fill_null(_MISSING)) - set(column.categories)
+                if new:
+                    some = ", ".join(map(repr, sorted(new)[:3]))
+                    notes.append(f"column {column.name!r} has values not seen in training ({some}): taken as none of the known")
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for the model file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Return the encoding that ``to_dict`` gave."""
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        fields["columns"] = tuple(
+            Column(**{**c, "categories": None if c["categories"] is None else tuple(c["categories"])}) for c in plain["columns"]
+        )
+        return cls(**fields)
+
+
+def read_table(path: str | os.PathLike[str]) -> pl.DataFrame:
+    """Return a CSV (UTF-8, comma-separated, with a header) or Parquet table, by the ending of its name.
+
+    Raises FileNotFoundError, or InputError that says why the file is no table.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no table {str(source)!r}")
+    if source.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{str(source)!r} ends in {source.suffix!r}; pass a .csv or .parquet file")
+    try:
+        if source.suffix.lower() == ".parquet":
+            return pl.read_parquet(source)
+        return pl.read_csv(source, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "null", "?"])
+    except pl.exceptions.NoDataError:
+        raise InputError(f"{str(source)!r} is empty; a table needs a header and rows") from None
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "; save it as UTF-8" if "utf-8" in reason.lower() or "utf8" in reason.lower() else ""
+        raise InputError(f"{str(source)!r} cannot be read as a table: {reason}{hint}") from error
+
+
+def rows_with_target(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, int]:
+    """Return the rows whose target is there, and how many were dropped; raise InputError if it cannot be learned."""
+    if target not in table.columns:
+        raise InputError(f"the table has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
+    if not _is_number(table[target]):
+        raise InputError(
+            f"column {target!r} holds {table[target].dtype}, not numbers: that would be a classification, which is not there "
+            f"yet; pass a numeric target"
+        )
+    numbers = _numbers(table[target])
+    if np.isinf(numbers).any():
+        raise InputError(f"column {target!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove that row")
+    kept = table.filter(~np.isnan(numbers))
+    if len(kept) < 10:
+        raise InputError(f"the table has {len(kept)} rows with a value in {target!r}; at least 10 are needed to learn and test")
+    if _numbers(kept[target]).std() == 0:
+        raise InputError(f"column {target!r} is constant; there is nothing to learn")
+    return kept, len(table) - len(kept)
+
+
+def write_table(columns: dict[str, Any], path: str | os.PathLike[str] | None) -> None:
+    """Write columns as CSV or Parquet, by the ending of the name, or as CSV to standard output for None."""
+    table = pl.DataFrame(columns)
+    if path is None:
+        print(table.write_csv(), end="")
+    elif Path(path).suffix.lower() == ".parquet":
+        import io
+
+        buffer = io.BytesIO()
+        table.write_parquet(buffer)
+        write_atomically(path, buffer.getvalue())
+    else:
+        write_atomically(path, table.write_csv().encode())
+
+
+def _learn_column(series: pl.Series, problems: Problems) -> tuple[Column | None, str]:
+    name = series.name
+    if _is_number(series):
+        numbers = _numbers(series)
+        if np.isinf(numbers).any():
+            problems.add(f"column {name!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove or replace it")
+            return None, ""
+        known = numbers[~np.isnan(numbers)]
+        missing = len(known) < len(numbers)
+        if known.size == 0 or (known.min() == known.max() and not missing):
+            return None, f"column {name!r} is {'empty' if known.size == 0 else 'constant'} and left out"
+        return Column(name, None, float(np.median(known)), missing), ""
+    if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        problems.add(f"column {name!r} holds {series.dtype}, which cannot be used; name it in --ignore, or make it a number")
+        return None, ""
+    categories = tuple(sorted(set(series.cast(pl.String).fill_null(_MISSING))))
+    if len(categories) < 2:
+        return None, f"column {name!r} is constant and left out"
+    if len(categories) > MOST_CATEGORIES:
+        return None, f"column {name!r} has {len(categories)} different texts, more than {MOST_CATEGORIES}, and is left out"
+    return Column(name, categories, 0.0, False), ""
+
+
+def _is_number(series: pl.Series) -> bool:
+    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+
+
+def _numbers(series: pl.Series) -> Array:
+    return series.cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)

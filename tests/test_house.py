@@ -1,0 +1,50 @@
+"""Who may import whom, and which module owns a heavy package (DESIGN section 4)."""
+
+import ast
+from pathlib import Path
+
+import schuss
+
+ROOT = Path(schuss.__file__).parent
+HEAVY = {"matplotlib", "polars", "rich", "safetensors"}
+
+# Lower modules never import from higher ones; engines never import network or training.
+RANKS = [
+    {"errors", "philox", "resources"},
+    {"activations", "costs", "initializers", "arrays"},
+    {"layers", "optimizers"},
+    {"engines"},
+    {"network", "history"},
+    {"checkpoint", "console", "tables"},
+    {"training"},
+    {"cli", "__main__", "__init__"},
+]
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+
+
+def imports():
+    """Yield (importing module, imported dotted name) for every import of the package."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                yield path.relative_to(ROOT).with_suffix(""), name
+
+
+def test_imports_go_downwards_only():
+    for importer, imported in imports():
+        if not imported.startswith("schuss."):
+            continue
+        above, below = importer.parts[0], imported.split(".")[1]
+        if below not in RANK or (above, below) == ("network", "checkpoint"):  # Network.save, inside the method
+            continue
+        assert RANK[above] >= RANK[below], f"{importer} imports {imported}"
+
+
+def test_a_heavy_package_is_imported_in_one_module():
+    owners = {}
+    for importer, imported in imports():
+        owners.setdefault(imported.split(".")[0], set()).add(str(importer))
+    assert {name: len(owners.get(name, ())) for name in HEAVY} == dict.fromkeys(HEAVY, 1)

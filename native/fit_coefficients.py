@@ -32,10 +32,12 @@ def erf_ratio(top, bottom, end):
     x = x[x > 1e-4]
     value = np.array([float(mp.erf(t)) for t in x])
     u = x * x
-    columns = np.hstack([
-        x[:, None] * np.vander(u, top + 1, increasing=True),
-        -value[:, None] * np.vander(u, bottom + 1, increasing=True)[:, 1:],
-    ])
+    columns = np.hstack(
+        [
+            x[:, None] * np.vander(u, top + 1, increasing=True),
+            -value[:, None] * np.vander(u, bottom + 1, increasing=True)[:, 1:],
+        ]
+    )
     weight = np.ones_like(x)
     for _ in range(20):  # linearised; divide by the last denominator until it settles (Sanathanan and Koerner)
         c, _ = weighted_fit(columns, value, weight, rounds=1)

@@ -329,19 +329,15 @@ template <class T> double peak(int threads, double seconds) {
         double best = 0, elapsed = 0;
         while (elapsed < seconds) {
           const auto before = Clock::now();
-          for (int k = 0; k < 20000; k++) {
+          for (int k = 0; k < 20000; k++)
             UNROLL for (int i = 0; i < sums; i++) sum[i] = sum[i] * factor + addend;
-#if defined(__x86_64__) // each sum is wanted, in its register: or the compiler would leave the loop out
-            UNROLL for (int i = 0; i < sums; i++) __asm__ volatile("" : "+x"(sum[i]));
-#else
-            UNROLL for (int i = 0; i < sums; i++) __asm__ volatile("" : "+w"(sum[i]));
-#endif
-          }
           const auto now = Clock::now();
           best = std::max(best, 2. * N<T> * sums * 20000 / std::chrono::duration<double>(now - before).count());
           elapsed = std::chrono::duration<double>(now - start).count();
         }
-        rates[id] = best;
+        V<T> result{};
+        for (int i = 0; i < sums; i++) result += sum[i];
+        rates[id] = sum_of<T>(result) > 0 ? best : 0; // the sums are wanted, or the compiler would leave the loop out
       });
   double total = 0;
   for (int id = 0; id < present; id++) total += rates[id];

@@ -55,7 +55,9 @@ def test_native_gelu_in_float32(level):
 def test_native_functions_in_float64(level, name):
     z = np.concatenate([np.linspace(-40, 40, 100_001), np.geomspace(1e-300, 1, 1000), -np.geomspace(1e-300, 1, 1000)])
     expected = ACTIVATIONS[name].value(z)
-    np.testing.assert_allclose(native(name, z), expected, rtol=8 * np.finfo("f8").eps, atol=1e-16 if name == "gelu" else 0)
+    np.testing.assert_allclose(
+        native(name, z), expected, rtol=8 * np.finfo("f8").eps, atol=1e-16 if name == "gelu" else 0
+    )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

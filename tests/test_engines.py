@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import central_differences, data, network
 
+from conftest import central_differences, data, network
 from schuss import SGD, EarlyStopping, InputError, Training, TrainingError
 from schuss.activations import ACTIVATIONS
 
@@ -55,14 +55,18 @@ def test_gradient_is_that_of_the_reference(level, sizes, n, dtype):
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 16}, {"batch_size": 50}, {"batch_size": 1}, {"batch_size": 33, "shuffle": False}]
 )
-@pytest.mark.parametrize("optimizer", [SGD(0.02, 0.01, 0.5), SGD(0.005, 0.1, 0.9, nesterov=True), SGD(0.01, 0, 0.5, bias_momentum=False)])
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.02, 0.01, 0.5), SGD(0.005, 0.1, 0.9, nesterov=True), SGD(0.01, 0, 0.5, bias_momentum=False)]
+)
 def test_training_follows_the_reference(level, optimizer, options):
     x, y = data(150, 3, 2)
     weights = np.random.default_rng(0).integers(0, 3, 150)
     models, histories = [], []
     for name in ("cpu", "reference"):
         models.append(network((3, 9, 6, 2), ("sigmoid", "silu", "linear")))
-        with Training(models[-1], x, y, engine=name, l2=0.1, sample_weight=weights, validation=(x[:40], y[:40]), **options) as t:
+        with Training(
+            models[-1], x, y, engine=name, l2=0.1, sample_weight=weights, validation=(x[:40], y[:40]), **options
+        ) as t:
             histories.append(t.run(5, optimizer))
     scale = np.abs(models[1].parameters).max()
     assert np.abs(models[0].parameters - models[1].parameters).max() <= 1e4 * eps("float64") * scale
@@ -77,7 +81,9 @@ def test_threads_never_change_a_bit(level, sizes, batch_size):
     results = []
     for threads in (1, 2, 3, 8):
         model = network(sizes, ("sigmoid", "tanh", "linear"), dtype="float32")
-        with Training(model, x, y, engine="cpu", threads=threads, batch_size=batch_size, validation=(x[:90], y[:90])) as t:
+        with Training(
+            model, x, y, engine="cpu", threads=threads, batch_size=batch_size, validation=(x[:90], y[:90])
+        ) as t:
             history = t.run(4, SGD(0.01, 1e-4, 0.9))
         results.append((model.parameters.tobytes(), history.cost.tobytes(), history.validation_cost.tobytes()))
     assert all(result == results[0] for result in results)

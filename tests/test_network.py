@@ -54,12 +54,20 @@ def test_a_seed_gives_the_same_weights_and_none_gives_others():
 
 @pytest.mark.parametrize(
     ("name", "deviation"),
-    [("glorot", (2 / 500) ** 0.5), ("he", (2 / 300) ** 0.5), ("lecun", (1 / 300) ** 0.5), ("article", 1 / 300), ("zeros", 0)],
+    [
+        ("glorot", (2 / 500) ** 0.5),
+        ("he", (2 / 300) ** 0.5),
+        ("lecun", (1 / 300) ** 0.5),
+        ("article", 1 / 300),
+        ("zeros", 0),
+    ],
 )
 def test_initializers_have_their_deviation(name, deviation):
     layer = Network(300, [Dense(200, "tanh", initializer=name)], seed=3).layers[0]
     assert layer.weights.std() == pytest.approx(deviation, rel=5 / (2 * 60_000) ** 0.5)
-    assert layer.bias.std() == pytest.approx(1 if name == "article" else 0, abs=5 / 400**0.5 if name == "article" else 0)
+    assert layer.bias.std() == pytest.approx(
+        1 if name == "article" else 0, abs=5 / 400**0.5 if name == "article" else 0
+    )
     assert name in INITIALIZERS
 
 
@@ -112,7 +120,7 @@ def test_any_cut_is_noticed(tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(ModelFileError, match="cut short|damaged"):
+        with pytest.raises(ModelFileError, match=r"cut short|damaged"):
             schuss.load(path)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import data, network
 
+from conftest import data, network
 from schuss import SGD, Training
 from schuss.philox import normal, permuted, philox, shuffle_keys
 

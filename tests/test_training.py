@@ -9,9 +9,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import data, network
 
 import schuss
+from conftest import data, network
 from schuss import SGD, Dense, EarlyStopping, InputError, Network, Training, TrainingError
 
 
@@ -31,7 +31,11 @@ def with_value(array, row, column, value):
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X, np.zeros((20, 2)), r"y has shape \(20, 2\) but the network gives 1 output; pass y of shape \(20, 1\) or \(20,\)"),
+        (
+            X,
+            np.zeros((20, 2)),
+            r"y has shape \(20, 2\) but the network gives 1 output; pass y of shape \(20, 1\) or \(20,\)",
+        ),
         (X[:, 0], Y, r"x has shape \(20,\) but must be of shape \(n, 3\).*reshape"),
         (X[:, :2], Y, "x has 2 columns but the network takes 3"),
         (X, Y[:19], "x has 20 rows but y has 19"),

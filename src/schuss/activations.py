@@ -43,7 +43,7 @@ class Activation:
 
 def _sigmoid(z: Array) -> Array:
     decayed = np.exp(-np.abs(z))  # never overflows
-    return np.where(z >= 0, 1, decayed) / (1 + decayed)
+    return np.asarray(np.where(z >= 0, 1, decayed) / (1 + decayed))
 
 
 def _phi(z: Array) -> Array:

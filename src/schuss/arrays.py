@@ -44,7 +44,9 @@ def as_matrix(
         problems.add(f"{name} has shape {array.shape} but must be of shape {shape}, samples in rows{advice}")
         return _EMPTY
     if columns is not None and array.shape[1] != columns:
-        problems.add(f"{name} has {array.shape[1]} columns but the network takes {columns}: {name} has shape {array.shape}")
+        problems.add(
+            f"{name} has {array.shape[1]} columns but the network takes {columns}: {name} has shape {array.shape}"
+        )
         return _EMPTY
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported below
         packed = np.ascontiguousarray(array, dtype=dtype)

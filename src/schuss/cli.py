@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,34 +62,54 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"schuss {schuss.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="learn a column of a table", description="Learn a numeric column of a table.", epilog=_TRAIN_RULES)
+    train = commands.add_parser(
+        "train", help="learn a column of a table", description="Learn a numeric column of a table.", epilog=_TRAIN_RULES
+    )
     train.set_defaults(command=_train)
     train.add_argument("table", help="a .csv (UTF-8, with a header) or .parquet file")
     train.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
-    train.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="a column not to learn from; may be repeated")
-    train.add_argument("--model", type=Path, metavar="FILE", help="the model file to write (default: TABLE.safetensors, here)")
+    train.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="a column not to learn from; may be repeated"
+    )
+    train.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model file to write (default: TABLE.safetensors, here)"
+    )
     train.add_argument("--layers", default="32,16", metavar="UNITS", help="hidden layers (default: %(default)s)")
     train.add_argument(
-        "--activation", default="tanh", choices=list(activations.ACTIVATIONS), help="of the hidden layers (default: %(default)s)"
+        "--activation",
+        default="tanh",
+        choices=list(activations.ACTIVATIONS),
+        help="of the hidden layers (default: %(default)s)",
     )
     train.add_argument("--epochs", type=int, default=2000, help="at most (default: %(default)s)")
-    train.add_argument("--patience", type=int, default=100, help="epochs without improvement on the validation rows (default: %(default)s)")
+    train.add_argument(
+        "--patience",
+        type=int,
+        default=100,
+        help="epochs without improvement on the validation rows (default: %(default)s)",
+    )
     train.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: %(default)s)")
     train.add_argument("--learning-rate", type=float, default=0.01, help="default: %(default)s")
     train.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
     train.add_argument("--momentum", type=float, default=0.9, help="default: %(default)s")
     train.add_argument("--test-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
     train.add_argument("--validation-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
-    train.add_argument("--seed", type=int, default=0, help="of the split, the first weights and the shuffles (default: %(default)s)")
+    train.add_argument(
+        "--seed", type=int, default=0, help="of the split, the first weights and the shuffles (default: %(default)s)"
+    )
     train.add_argument("--engine", default="auto", choices=["auto", *NAMES], help="default: %(default)s")
 
     predict = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")
     predict.set_defaults(command=_predict)
     predict.add_argument("model", type=Path, help="a file written by schuss train")
     predict.add_argument("table", help="a .csv or .parquet file with the columns of the training, in any order")
-    predict.add_argument("--output", type=Path, metavar="FILE", help="a .csv or .parquet file (default: CSV to standard output)")
+    predict.add_argument(
+        "--output", type=Path, metavar="FILE", help="a .csv or .parquet file (default: CSV to standard output)"
+    )
 
-    engines = commands.add_parser("engines", help="list the engines, and why one is absent", description="List the engines.")
+    engines = commands.add_parser(
+        "engines", help="list the engines, and why one is absent", description="List the engines."
+    )
     engines.set_defaults(command=_engines)
 
     bench = commands.add_parser(
@@ -125,7 +146,9 @@ def _train(options: argparse.Namespace) -> int:
     x, y = encoding.x(training), encoding.y(training)
     network = Network(x.shape[1], [*hidden, Dense(1)], seed=options.seed)
     optimizer = SGD(options.learning_rate, options.weight_decay, options.momentum)
-    print(f"{len(x)} rows to learn from, {len(validation)} to validate, {len(test)} to test; {x.shape[1]} features; {network!r}")
+    print(
+        f"{len(x)} rows to learn from, {len(validation)} to validate, {len(test)} to test; {x.shape[1]} features; {network!r}"
+    )
     started = time.perf_counter()
     with Training(
         network,
@@ -141,7 +164,10 @@ def _train(options: argparse.Namespace) -> int:
         )
         engine = session.engine
     seconds = time.perf_counter() - started
-    extra = {"encoding": encoding.to_dict(), "history": history.to_dict() | {"cost": [], "validation_cost": None, "epoch": []}}
+    extra = {
+        "encoding": encoding.to_dict(),
+        "history": history.to_dict() | {"cost": [], "validation_cost": None, "epoch": []},
+    }
     checkpoint.save(network, model_path, extra=extra)
     history.plot(picture_path)
     _report(history, seconds, engine, _test_errors(network, encoding, training, test), options.target)
@@ -167,7 +193,9 @@ def _split(rows: int, options: argparse.Namespace) -> list[list[int]]:
         raise InputError(f"the test and validation shares must be above 0 and leave rows to learn from; got {shares}")
     test, validation = (max(1, round(rows * share)) for share in shares)
     order = np.random.default_rng(options.seed).permutation(rows)
-    return [sorted(part.tolist()) for part in (order[test + validation :], order[test : test + validation], order[:test])]
+    return [
+        sorted(part.tolist()) for part in (order[test + validation :], order[test : test + validation], order[:test])
+    ]
 
 
 def _test_errors(network: Network, encoding: Encoding, training: Any, test: Any) -> dict[str, Array]:
@@ -196,7 +224,9 @@ def _report(history: History, seconds: float, engine: str, errors: dict[str, Arr
         r2 = f"{1 - squared / variance:.3f}" if variance > 0 else "-"
         rows.append((name, f"{squared**0.5:.4g}", f"{np.abs(error).mean():.4g}", r2))
     count = len(errors["network"])
-    print_table(f"errors of {target} on {count} test rows", ("prediction by", "root mean square", "mean absolute", "R2"), rows)
+    print_table(
+        f"errors of {target} on {count} test rows", ("prediction by", "root mean square", "mean absolute", "R2"), rows
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -204,7 +234,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     network, extra = checkpoint.load_with_extra(options.model)
     if "encoding" not in extra:
-        raise InputError(f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train")
+        raise InputError(
+            f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train"
+        )
     encoding = tables.Encoding.from_dict(extra["encoding"])
     table = tables.read_table(options.table)
     x = encoding.x(table)
@@ -215,7 +247,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _engines(_: argparse.Namespace) -> int:
-    rows = [(info.name, "yes" if info.available else "no", ", ".join(info.devices) or info.reason) for info in list_engines()]
+    rows = [
+        (info.name, "yes" if info.available else "no", ", ".join(info.devices) or info.reason)
+        for info in list_engines()
+    ]
     print_table("engines", ("name", "available", "devices, or why not"), rows)
     return 0
 
@@ -236,10 +271,20 @@ def _bench(options: argparse.Namespace) -> int:
     for title, sizes, names, samples, batch_size in _BENCH_NETWORKS:
         peak = cpu.fma_peak(np.dtype(np.float32), threads)  # in the same minute: clocks change with the load
         seconds = _seconds_per_epoch(sizes, names, samples, batch_size, threads, options.seconds)
-        products = [fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)]
+        products = [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
         rate = 2 * samples * (3 * sum(products) - products[0]) / seconds
         batch = "full" if batch_size is None else str(batch_size)
-        rows.append((title, str(samples), batch, f"{seconds * 1e3:.3f}", f"{rate / 1e9:.0f}", f"{peak / 1e9:.0f}", f"{rate / peak:.0%}"))
+        rows.append(
+            (
+                title,
+                str(samples),
+                batch,
+                f"{seconds * 1e3:.3f}",
+                f"{rate / 1e9:.0f}",
+                f"{peak / 1e9:.0f}",
+                f"{rate / peak:.0%}",
+            )
+        )
     columns = ("network", "samples", "batch", "ms an epoch", "GFLOP/s", "peak", "share")
     print_table(f"training on {', '.join(cpu.devices())}, float32, {threads} used", columns, rows)
     return 0
@@ -252,7 +297,7 @@ def _seconds_per_epoch(
     rng = np.random.default_rng(0)
     x, y = rng.random((samples, sizes[0]), np.float32), rng.random((samples, sizes[-1]), np.float32)
     network = Network(sizes[0], [Dense(*pair) for pair in zip(sizes[1:], names, strict=True)], seed=0)
-    times = []
+    times: list[float] = []
     with Training(network, x, y, engine="cpu", batch_size=batch_size, threads=threads) as training:
         optimizer = SGD(1e-3, 1e-6, 0.9)
         started = time.perf_counter()

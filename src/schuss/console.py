@@ -22,7 +22,13 @@ def progress_bar(epochs: int, shown: bool) -> Iterator[Callable[[int, History], 
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
         raise SchussError(_MISSING.format("progress=True")) from None
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn(), TextColumn("{task.fields[costs]}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[costs]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("epochs", total=epochs, costs="")
 

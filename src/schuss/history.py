@@ -107,10 +107,12 @@ class History:
 
             axes = pyplot.subplots(figsize=(7, 4), layout="constrained")[1]
         else:
-            axes = Figure(figsize=(7, 4), layout="constrained").subplots()
+            figure = Figure(figsize=(7, 4), layout="constrained")
+            axes = figure.subplots()
+            self._draw(axes)
+            figure.savefig(target, dpi=150)
+            return axes
         self._draw(axes)
-        if isinstance(target, str | os.PathLike):
-            axes.get_figure(root=True).savefig(target, dpi=150)
         return axes
 
     def _draw(self, axes: Axes) -> None:

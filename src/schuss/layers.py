@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import index
 from typing import Any
 
@@ -67,19 +68,19 @@ def sizes_of(inputs: int, layers: Sequence[Dense]) -> tuple[int, ...]:
 
 def parameter_count(sizes: Sequence[int]) -> int:
     """Return the length of the flat vector: the weights of all layers, then the biases."""
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 def weight_count(sizes: Sequence[int]) -> int:
     """Return how many of the parameters are weights; the biases follow them."""
-    return sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+    return sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 def views(parameters: NDArray[Any], sizes: Sequence[int]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return for each layer its weights (d[l], d[l-1]) and biases (d[l],), as views of the flat vector."""
     pairs = []
     weights_at, biases_at = 0, weight_count(sizes)
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         weights = parameters[weights_at : weights_at + fan_in * fan_out].reshape(fan_out, fan_in)
         pairs.append((weights, parameters[biases_at : biases_at + fan_out]))
         weights_at, biases_at = weights_at + fan_in * fan_out, biases_at + fan_out

@@ -113,7 +113,8 @@ class Network:
         problems = Problems("predict")
         rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
         problems.raise_if_any()
-        return engines.predict(self.parameters[None], self.sizes, self.activations, rows)[0]
+        outputs: NDArray[Any] = engines.predict(self.parameters[None], self.sizes, self.activations, rows)[0]
+        return outputs
 
     def copy(self) -> Self:
         """Return an independent network with the same parameters and seed."""
@@ -124,7 +125,7 @@ class Network:
 
         Raises OSError where the disk refuses; the old file is then untouched.
         """
-        from schuss import checkpoint  # noqa: PLC0415 - it imports this module to make networks
+        from schuss import checkpoint  # it imports this module, to make networks
 
         checkpoint.save(self, path)
 

@@ -117,7 +117,9 @@ class Encoding:
                 new = set(table[column.name].cast(pl.String).fill_null(_MISSING)) - set(column.categories)
                 if new:
                     some = ", ".join(map(repr, sorted(new)[:3]))
-                    notes.append(f"column {column.name!r} has values not seen in training ({some}): taken as none of the known")
+                    notes.append(
+                        f"column {column.name!r} has values not seen in training ({some}): taken as none of the known"
+                    )
         return notes
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,10 +129,9 @@ class Encoding:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
         """Return the encoding that ``to_dict`` gave."""
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-        fields["columns"] = tuple(
-            Column(**{**c, "categories": None if c["categories"] is None else tuple(c["categories"])}) for c in plain["columns"]
-        )
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        columns = [c | {"categories": c["categories"] and tuple(c["categories"])} for c in plain["columns"]]
+        fields["columns"] = tuple(Column(**column) for column in columns)
         return cls(**fields)
 
 
@@ -167,10 +168,14 @@ def rows_with_target(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, in
         )
     numbers = _numbers(table[target])
     if np.isinf(numbers).any():
-        raise InputError(f"column {target!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove that row")
+        raise InputError(
+            f"column {target!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove that row"
+        )
     kept = table.filter(~np.isnan(numbers))
     if len(kept) < 10:
-        raise InputError(f"the table has {len(kept)} rows with a value in {target!r}; at least 10 are needed to learn and test")
+        raise InputError(
+            f"the table has {len(kept)} rows with a value in {target!r}; at least 10 are needed to learn and test"
+        )
     if _numbers(kept[target]).std() == 0:
         raise InputError(f"column {target!r} is constant; there is nothing to learn")
     return kept, len(table) - len(kept)
@@ -196,7 +201,9 @@ def _learn_column(series: pl.Series, problems: Problems) -> tuple[Column | None,
     if _is_number(series):
         numbers = _numbers(series)
         if np.isinf(numbers).any():
-            problems.add(f"column {name!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove or replace it")
+            problems.add(
+                f"column {name!r} holds an infinity in row {int(np.isinf(numbers).argmax())}; remove or replace it"
+            )
             return None, ""
         known = numbers[~np.isnan(numbers)]
         missing = len(known) < len(numbers)
@@ -204,13 +211,18 @@ def _learn_column(series: pl.Series, problems: Problems) -> tuple[Column | None,
             return None, f"column {name!r} is {'empty' if known.size == 0 else 'constant'} and left out"
         return Column(name, None, float(np.median(known)), missing), ""
     if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        problems.add(f"column {name!r} holds {series.dtype}, which cannot be used; name it in --ignore, or make it a number")
+        problems.add(
+            f"column {name!r} holds {series.dtype}, which cannot be used; name it in --ignore, or make it a number"
+        )
         return None, ""
     categories = tuple(sorted(set(series.cast(pl.String).fill_null(_MISSING))))
     if len(categories) < 2:
         return None, f"column {name!r} is constant and left out"
     if len(categories) > MOST_CATEGORIES:
-        return None, f"column {name!r} has {len(categories)} different texts, more than {MOST_CATEGORIES}, and is left out"
+        return (
+            None,
+            f"column {name!r} has {len(categories)} different texts, more than {MOST_CATEGORIES}, and is left out",
+        )
     return Column(name, categories, 0.0, False), ""
 
 

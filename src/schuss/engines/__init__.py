@@ -65,5 +65,6 @@ def predict(
     parameters: NDArray[Any], sizes: tuple[int, ...], activations: tuple[Activation, ...], x: NDArray[Any]
 ) -> NDArray[Any]:
     """Return the outputs (members, n, dL) for parameters (members, p) and C-ordered x (n, d0) of the same dtype."""
-    engine = cpu if choose("auto") == "cpu" else reference
-    return engine.predict(parameters, sizes, activations, x)
+    if choose("auto") == "cpu":
+        return cpu.predict(parameters, sizes, activations, x)
+    return reference.predict(parameters, sizes, activations, x)

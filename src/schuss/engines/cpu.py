@@ -109,7 +109,9 @@ def machine_levels() -> list[str]:
     """Return the instruction sets that were built and that this machine runs, the best last."""
     machine = _load("baseline").schuss_machine_level()
     names = [name for name, level in LEVELS.items() if level <= machine]
-    return [name for name in names if (files("schuss.engines") / f"libschuss_{name}.so").is_file() or name == "baseline"]
+    return [
+        name for name in names if (files("schuss.engines") / f"libschuss_{name}.so").is_file() or name == "baseline"
+    ]
 
 
 def level() -> str:
@@ -204,7 +206,7 @@ class NativeSession:
         """Return native memory as an array; it is valid until ``release``."""
         address = self._library.schuss_state(self._handle, which)
         size = int(np.prod(shape)) * dtype.itemsize
-        return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+        return np.ndarray(shape, dtype, memoryview((ctypes.c_char * size).from_address(address)))
 
     def begin(self, watch: Watch) -> None:
         """Start a run (see ``Session``)."""
@@ -260,4 +262,3 @@ class NativeSession:
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
             self.release()
-

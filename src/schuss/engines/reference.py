@@ -109,7 +109,7 @@ class ReferenceSession:
             epoch, batch = divmod(step, plan.steps_per_epoch)
             if batch == 0:
                 self._epoch_cost[:] = 0
-            for member in np.flatnonzero(fate == RUNNING):
+            for member in np.flatnonzero(fate == RUNNING).tolist():
                 self._step(member, step, rates[member], optimizer)
             if batch == plan.steps_per_epoch - 1:
                 costs.append(np.where(fate == RUNNING, self._epoch_cost / self._data.total_weight, np.nan))
@@ -141,7 +141,7 @@ class ReferenceSession:
         if self._validation is None or not self._watch.looks_at(epoch):
             return costs
         fate, watch = self._state["fate"], self._watch
-        for member in np.flatnonzero(fate == RUNNING):
+        for member in np.flatnonzero(fate == RUNNING).tolist():
             costs[member] = self._validation_cost(member)
             if costs[member] < self._best_cost[member] - watch.min_delta:
                 self._best_cost[member], self._best_epoch[member] = costs[member], epoch

@@ -227,7 +227,8 @@ def _learn_column(series: pl.Series, problems: Problems) -> tuple[Column | None,
 
 
 def _is_number(series: pl.Series) -> bool:
-    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+    empty = series.null_count() == len(series)  # read from text, a column of missing values has no kind of its own
+    return series.dtype.is_numeric() or series.dtype == pl.Boolean or empty
 
 
 def _numbers(series: pl.Series) -> Array:

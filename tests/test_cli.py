@@ -1,0 +1,184 @@
+"""The command line, from files to files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import schuss
+from schuss import checkpoint
+from schuss.cli import main
+
+ROOT = Path(__file__).parent.parent
+DIABETES = ROOT / "examples" / "diabetes.csv"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def table(rows=120, seed=0):
+    rng = np.random.default_rng(seed)
+    size = rng.uniform(0, 10, rows)
+    kind = rng.choice(["rot", "grün", "blau"], rows)
+    effect = {"rot": 0.0, "grün": 5.0, "blau": -5.0}
+    value = size + np.array([effect[k] for k in kind]) + rng.normal(0, 0.1, rows)
+    return pl.DataFrame({"Größe": size, "kind": kind, "flag": rng.random(rows) > 0.5, "value": value})
+
+
+def train(*arguments):
+    return main(["train", *arguments])
+
+
+def test_the_shipped_table_is_learned_and_predicted(capsys):
+    assert train(str(DIABETES), "--target", "progression") == 0
+    printed = capsys.readouterr().out
+    assert "linear least squares" in printed
+    assert "mean of the training rows" in printed
+    assert Path("diabetes.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["predict", "diabetes.safetensors", str(DIABETES), "--output", "out.csv"]) == 0
+    predicted = pl.read_csv("out.csv")["progression"].to_numpy()
+    observed = pl.read_csv(DIABETES)["progression"].to_numpy()
+    assert np.corrcoef(predicted, observed)[0, 1] > 0.6
+
+
+def test_the_scaling_in_the_file_gives_the_predictions_of_training(capsys):
+    table().write_parquet("t.parquet")
+    assert train("t.parquet", "--target", "value", "--seed", "3") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "network " in line and "." in line]
+    root_mean_square = float(rows[-1][1])
+    assert main(["predict", "t.safetensors", "t.parquet", "--output", "out.parquet"]) == 0
+    error = pl.read_parquet("out.parquet")["value"] - table()["value"]
+    order = np.random.default_rng(3).permutation(120)[:24]  # the test rows: a fifth
+    assert np.sqrt((error.to_numpy()[order] ** 2).mean()) == pytest.approx(root_mean_square, rel=1e-3)
+
+
+def test_columns_may_come_in_another_order_with_gaps_and_new_values(capsys):
+    table().with_columns(pl.when(pl.col("Größe") > 9).then(None).otherwise("Größe").alias("Größe")).write_csv("t.csv")
+    assert train("t.csv", "--target", "value") == 0
+    changed = table(20, seed=1).select("flag", "kind", "Größe").with_columns(pl.lit("lila").alias("kind"))
+    changed.with_columns(pl.lit(None, pl.Float64).alias("Größe")).write_csv("new.csv")
+    capsys.readouterr()
+    assert main(["predict", "t.safetensors", "new.csv"]) == 0
+    captured = capsys.readouterr()
+    assert "values not seen in training ('lila')" in captured.err
+    assert captured.out.splitlines()[0] == "value"
+    assert np.isfinite([float(line) for line in captured.out.splitlines()[1:]]).all()
+
+
+def test_notes_name_what_is_left_out(capsys):
+    plain = table().with_columns(
+        pl.lit(1).alias("same"), pl.arange(0, 120).cast(pl.String).str.replace("^", "id").alias("id")
+    )
+    plain.with_columns(pl.when(pl.col("flag")).then(pl.col("value")).alias("value")).write_csv("t.csv")
+    assert train("t.csv", "--target", "value", "--epochs", "5") == 0
+    notes = capsys.readouterr().err
+    assert "'same' is constant" in notes
+    assert "rows without a value in 'value' are left out" in notes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"a,value\n", "0 rows with a value"),
+        (b"a,value\n1,2\n", "1 rows with a value"),
+        (b"a,b\n1,2\n", "no column 'value'; it has 'a', 'b'"),
+        (b"a,value\n" + b"1,5\n" * 30, "'value' is constant"),
+        (b"a,value\n" + b"1,yes\n2,no\n" * 30, "classification, which is not there"),
+        (b"a,value\n" + b"1,2\n1,3\n" * 30, "no column is left"),
+        (b"value\n" + b"1\n2\n" * 30, "no column is left"),
+        ("größe,value\n1,2\n2,3\n".encode("latin-1") * 10, "UTF-8"),
+        (b"a,value\n" + b"1,2\ninf,3\n" * 30, "infinity in row"),
+        (b"a,value\n" + b"1,2\n2,inf\n" * 30, "infinity in row 1"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused_before_any_work(content, message, capsys):
+    Path("t.csv").write_bytes(content)
+    assert train("t.csv", "--target", "value") == 2
+    assert message in capsys.readouterr().err
+    assert os.listdir() == ["t.csv"]
+
+
+def test_dates_are_refused_and_may_be_ignored(capsys):
+    table().with_columns(pl.lit("2024-01-01").str.to_date().alias("day")).write_parquet("t.parquet")
+    assert train("t.parquet", "--target", "value") == 2
+    assert "column 'day' holds Date" in capsys.readouterr().err
+    assert train("t.parquet", "--target", "value", "--ignore", "day", "--epochs", "3") == 0
+
+
+def test_files_that_are_not_there_or_are_no_tables(capsys):
+    Path("t.txt").write_text("a,b")
+    for path, message in (("none.csv", "there is no table"), ("t.txt", "pass a .csv or .parquet")):
+        assert train(path, "--target", "value") == 2
+        assert message in capsys.readouterr().err
+    table().write_csv("t.csv")
+    assert train("t.csv", "--target", "value", "--model", "none/m.safetensors") == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert train("t.csv", "--target", "value", "--layers", "many") == 2
+    assert "--layers must be numbers" in capsys.readouterr().err
+
+
+def test_prediction_refuses_what_does_not_fit(capsys):
+    table().write_csv("t.csv")
+    assert train("t.csv", "--target", "value", "--epochs", "3") == 0
+    table().drop("kind", "flag").write_csv("fewer.csv")
+    table().with_columns(pl.lit("tall").alias("Größe")).write_csv("text.csv")
+    schuss.Network(3, [schuss.Dense(1)]).save("bare.safetensors")
+    Path("cut.safetensors").write_bytes(Path("t.safetensors").read_bytes()[:-5])
+    for arguments, message in (
+        (["t.safetensors", "fewer.csv"], "columns that are missing: 'kind', 'flag'"),
+        (["t.safetensors", "text.csv"], "'Größe' was numeric in training but holds String"),
+        (["bare.safetensors", "t.csv"], "no table encoding"),
+        (["cut.safetensors", "t.csv"], "cut short"),
+    ):
+        assert main(["predict", *arguments, "--output", "never.csv"]) == 2
+        assert message in capsys.readouterr().err
+    assert not Path("never.csv").exists()
+
+
+def test_ctrl_c_keeps_what_was_learned():
+    table(4000).write_csv("t.csv")
+    command = [
+        sys.executable,
+        "-m",
+        "schuss",
+        "train",
+        "t.csv",
+        "--target",
+        "value",
+        "--epochs",
+        "10000000",
+        "--patience",
+        "10000000",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what was learned until then is in the model" in errors
+    network, extra = checkpoint.load_with_extra("t.safetensors")
+    assert extra["encoding"]["target"] == "value"
+    assert np.isfinite(network.parameters).all()
+
+
+def test_engines_and_bench_print_tables(capsys):
+    assert main(["engines"]) == 0
+    assert "reference" in capsys.readouterr().out
+    assert main(["bench", "--seconds", "0.05"]) == 0
+    assert "16-256-256-4" in capsys.readouterr().out
+    assert main(["bench", "--seconds", "0"]) == 2
+
+
+def test_an_absent_engine_says_why(monkeypatch, capsys):
+    monkeypatch.setenv("SCHUSS_INSTRUCTION_SET", "mmx")
+    assert main(["engines"]) == 0
+    assert "'mmx' is not available" in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""Examples in docstrings and in the README run."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import schuss
+
+README = Path(__file__).parent.parent / "README.md"
+MODULES = [
+    "schuss",
+    *(m.name for m in pkgutil.walk_packages(schuss.__path__, "schuss.") if not m.name.endswith("__main__")),
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_enough_docstrings_hold_an_example():
+    finder = doctest.DocTestFinder()
+    examples = sum(len(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
+    assert examples >= 15
+
+
+def test_the_example_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["history"].validation_cost[-1] < 0.01
+    assert schuss.load("network.safetensors").parameters.tolist() == scope["network"].parameters.tolist()

@@ -104,9 +104,18 @@ def with_sklearn(x, y, threads) -> Callable[[int], None]:
 
     def run(epochs: int) -> None:
         model = MLPRegressor(
-            hidden_layer_sizes=(32, 16), activation="tanh", solver="sgd", alpha=0, batch_size=SAMPLES,
-            learning_rate_init=RATE, momentum=MOMENTUM, nesterovs_momentum=False, max_iter=epochs, tol=0, n_iter_no_change=10**9,
-        )  # fmt: skip
+            hidden_layer_sizes=SIZES[1:-1],
+            activation="tanh",
+            solver="sgd",
+            alpha=0,
+            batch_size=SAMPLES,
+            learning_rate_init=RATE,
+            momentum=MOMENTUM,
+            nesterovs_momentum=False,
+            max_iter=epochs,
+            tol=0,
+            n_iter_no_change=10**9,
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "maximum iterations reached" is what we ask for
             model.fit(x, y)

@@ -11,10 +11,8 @@ import pytest
 import schuss
 
 README = Path(__file__).parent.parent / "README.md"
-MODULES = [
-    "schuss",
-    *(m.name for m in pkgutil.walk_packages(schuss.__path__, "schuss.") if not m.name.endswith("__main__")),
-]
+FOUND = [module.name for module in pkgutil.walk_packages(schuss.__path__, "schuss.")]
+MODULES = ["schuss", *(name for name in FOUND if "__main__" not in name and "libschuss" not in name)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -51,22 +51,33 @@ INLINE void multiply(V<T> (&sum)[J][panel_vectors], const T *W, ptrdiff_t unit_s
   }
 }
 
+// a <- f(a), and z <- the old a where z is not null; count is a multiple of a panel's width. The function stands in a loop of
+// its own: next to the block's sums it would not find the registers it needs.
+template <class T, class Row> void activate(T *a, T *z, ptrdiff_t count) {
+  if constexpr (std::is_same_v<Row, activation::linear_row>) return;
+  for (ptrdiff_t i = 0; i < count; i += width<T>)
+    UNROLL for (int s = 0; s < width<T>; s += N<T>) {
+      const V<T> in = load(a + i + s);
+      if (Row::read == Read::INPUT && z) store(z + i + s, in);
+      store(a + i + s, Row::template value<T>(in));
+    }
+}
+
 // a <- f(W a_prev + b), and z too where z is not null. a_prev: [panels][ni][width]; a, z: [panels][no][width].
 template <class T, class Row>
 void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
-  for (int panel = 0; panel < panels; panel++)
+  for (int panel = 0; panel < panels; panel++) {
+    const ptrdiff_t at = (ptrdiff_t)panel * no * width<T>;
     in_blocks<block_units>(no, 0, [&](auto block, int j0) {
       constexpr int J = block;
       V<T> sum[J][panel_vectors];
       UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
       multiply<T, J>(sum, W + (ptrdiff_t)j0 * ni, ni, 1, ni, a_prev + (ptrdiff_t)panel * ni * width<T>);
-      const ptrdiff_t at = ((ptrdiff_t)panel * no + j0) * width<T>;
-      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) {
-        const ptrdiff_t here = at + j * width<T> + s * N<T>;
-        if (Row::read == Read::INPUT && z) store(z + here, sum[j][s]);
-        store(a + here, Row::template value<T>(sum[j][s]));
-      }
+      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++)
+        store(a + at + (j0 + j) * width<T> + s * N<T>, sum[j][s]);
     });
+    activate<T, Row>(a + at, z ? z + at : nullptr, (ptrdiff_t)no * width<T>);
+  }
 }
 
 // a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation. delta: [panels][no][width]; a_prev, z_prev:
@@ -134,10 +145,10 @@ INLINE void gradient_block(const T *delta, const T *a_prev, T *G, T *g, int ni, 
 
 // The same for a whole layer. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
 template <class T> void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
-  constexpr int rows = vector_registers == 32 ? 4 : 2;
+  constexpr int rows = 4;
   in_blocks<rows>(no, 0, [&](auto block, int j) {
     constexpr int J = block;
-    constexpr int columns = J == 1 ? 8 : 4;
+    constexpr int columns = J == 1 ? 8 : vector_registers == 32 ? 4 : 2;
     bool bias = true;
     in_blocks<columns>(ni, 0, [&](auto inner, int k) {
       constexpr int K = inner;

@@ -7,9 +7,12 @@ template <class T> class Narrow final : public Scheme<T> {
 public:
   Narrow(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
       : shape_(shape), cost_(cost_code), samples_(samples) {
-    constexpr ptrdiff_t tile_bytes = 48 * 1024, partial_bytes = 2 << 20;
+    // A tile in 128 KB is near enough to the first cache; but a tile of fewer than four panels spends its time on adding up
+    // what it found, so wide layers get larger ones, as far as the second cache goes.
+    constexpr ptrdiff_t near_bytes = 128 * 1024, far_bytes = 400 * 1024, partial_bytes = 2 << 20;
     const int64_t panels = round_up(batch, width<T>) / width<T>;
     const ptrdiff_t panel_bytes = shape.units() * width<T> * sizeof(T);
+    const ptrdiff_t tile_bytes = near_bytes / panel_bytes >= 4 ? near_bytes : far_bytes;
     const int64_t fits = std::clamp<ptrdiff_t>(tile_bytes / panel_bytes, 1, 16);
     tile_panels_ = (int)std::clamp<int64_t>((panels + 3) / 4, 1, fits); // at least four tiles, where there are four panels
     const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;

@@ -11,7 +11,8 @@
 True
 """
 
-from schuss.checkpoint import load
+from typing import TYPE_CHECKING, Any
+
 from schuss.engines import list_engines
 from schuss.errors import (
     DivergenceWarning,
@@ -26,6 +27,9 @@ from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import SGD
 from schuss.training import EarlyStopping, Training
+
+if TYPE_CHECKING:
+    from schuss.checkpoint import load
 
 __all__ = [
     "SGD",
@@ -45,3 +49,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads model files when it is first asked for: most programs only train."""
+    if name == "load":
+        from schuss.checkpoint import load
+
+        return load
+    raise AttributeError(f"module 'schuss' has no attribute {name!r}")

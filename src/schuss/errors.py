@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class SchussError(Exception):
@@ -52,6 +51,8 @@ class Problems:
 
 def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
     """Return the message for a name that is not in a table: the nearest one, and all that are known."""
+    from difflib import get_close_matches  # slow to import, and only needed here
+
     names = list(known)
     near = get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

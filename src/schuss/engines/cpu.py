@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from functools import cache
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,18 +84,33 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 @cache
+def _folder() -> Path:
+    """Return where pip put the libraries: in an editable installation that is not where this file lies."""
+    here = Path(__file__).parent
+    if any(here.glob("libschuss_*")):
+        return here
+    from importlib.resources import files
+
+    return next(
+        (Path(str(path)).parent for path in files("schuss.engines").iterdir() if "libschuss_" in path.name), here
+    )
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"libschuss_{name}.so"  # CMake names modules so on macOS, too
+
+
+@cache
 def _load(name: str) -> ctypes.CDLL:
     """Return the library of one instruction set; raise EngineError where it was not built."""
-    suffix = ".dylib" if platform.system() == "Darwin" else ".so"
-    resource = files("schuss.engines") / f"libschuss_{name}{suffix}"
-    if not resource.is_file():
+    path = _path(name)
+    if not path.is_file():
         raise EngineError(
             "the native kernels were not built when schuss was installed; install a C++20 compiler (g++ 11 or later) and "
             "reinstall schuss, or go on with engine='reference'"
         )
     try:
-        with as_file(resource) as path:
-            native = ctypes.CDLL(str(path))
+        native = ctypes.CDLL(str(path))
     except OSError as error:
         raise EngineError(f"the native kernels cannot be loaded: {error}") from error
     for function, (result, arguments) in _FUNCTIONS.items():
@@ -109,9 +123,7 @@ def machine_levels() -> list[str]:
     """Return the instruction sets that were built and that this machine runs, the best last."""
     machine = _load("baseline").schuss_machine_level()
     names = [name for name, level in LEVELS.items() if level <= machine]
-    return [
-        name for name in names if (files("schuss.engines") / f"libschuss_{name}.so").is_file() or name == "baseline"
-    ]
+    return [name for name in names if _path(name).is_file()]
 
 
 def level() -> str:

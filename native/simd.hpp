@@ -10,7 +10,7 @@
 #define INLINE __attribute__((always_inline)) inline
 #define UNROLL _Pragma("GCC unroll 64")
 
-#if defined(SCHUSS_VECTOR_BYTES) // tests only: wide vectors, emulated by narrower ones
+#if defined(SCHUSS_VECTOR_BYTES) // SCHUSS_EMULATE_AVX512 of CMakeLists.txt
 constexpr int vector_bytes = SCHUSS_VECTOR_BYTES;
 #elif defined(__AVX512F__)
 constexpr int vector_bytes = 64;

@@ -5,8 +5,8 @@
 #include <limits>
 #include <memory>
 
-#include "narrow.hpp"
 #include "team.hpp"
+#include "tiled.hpp"
 
 namespace {
 
@@ -16,7 +16,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 // Threads that work on one member together, and what they share.
 template <class T> struct Team {
-  std::unique_ptr<Scheme<T>> scheme;
+  std::unique_ptr<TiledStep<T>> work;
   Buffer<T> spare; // parameters are written here and there in turn, so that a step that is not adopted leaves no trace
   Barrier barrier{1};
   std::atomic<int> next_item{0}, next_block{0};
@@ -43,6 +43,12 @@ struct schuss_session {
 };
 
 namespace {
+
+// What came of a step: S C, with the l2 term, and S; whether it led to finite numbers.
+struct Taken {
+  double cost, weight;
+  bool finite;
+};
 
 template <class T> class Trainer final : public schuss_session {
 public:
@@ -94,12 +100,9 @@ public:
       T *parameters = parameters_ + member * shape_.parameters, *out = (T *)gradients + member * shape_.parameters;
       Step<T> now{batch_of(step), parameters, out, nullptr, {}};
       now.rule.kind = Rule<T>::gradient_only;
-      if (leads) team.scheme->prepare(parameters);
-      team.barrier.wait();
-      const auto [cost, weight, finite] = take(now, team, buffers, leads, step & 1);
-      if (leads) costs[member] = cost / weight;
-      if (leads && weight == 0) std::fill(out, out + shape_.parameters, T(nan));
-      (void)finite;
+      const Taken taken = take(now, team, buffers, leads, step & 1);
+      if (leads) costs[member] = taken.cost / taken.weight;
+      if (leads && taken.weight == 0) std::fill(out, out + shape_.parameters, T(nan));
     });
   }
 
@@ -120,9 +123,8 @@ private:
     teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
     int tile_panels = 1;
     for (auto &team : teams_) {
-      auto narrow = std::make_unique<Narrow<T>>(shape_, plan_.cost, samples_, plan_.batch);
-      tile_panels = narrow->tile_panels();
-      team.scheme = std::move(narrow);
+      team.work = std::make_unique<TiledStep<T>>(shape_, plan_.cost, samples_, plan_.batch);
+      tile_panels = team.work->tile_panels();
       team.spare.resize(shape_.parameters);
       if (validation_) team.validation.resize(tiles_of_validation(tile_panels));
     }
@@ -159,39 +161,27 @@ private:
     return batch;
   }
 
-  struct Taken {
-    double cost, weight; // S C, with the l2 term; S
-    bool finite;
-  };
-
   // One step by all threads of a team, into step.next.
   Taken take(Step<T> &step, Team<T> &team, TileBuffers<T> &buffers, bool leads, int parity) {
-    Scheme<T> &scheme = *team.scheme;
-    Taken taken{};
-    const int rounds = scheme.rounds(step.batch);
-    for (int round = 0; round < rounds; round++) {
-      if (leads) {
-        team.next_block.store(0, std::memory_order_relaxed);
-        if (plan_.l2 > 0 && round == 0) team.squares = sum_of_squares(step.current, shape_.weights);
-      }
-      for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < scheme.items();)
-        scheme.accumulate(item, round, step, buffers);
-      team.barrier.wait();
-      if (round == rounds - 1) {
-        taken.weight = scheme.weight();
-        taken.cost = scheme.cost() + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.);
-        step.rule.scale = T(1 / taken.weight);
-        step.rule.l2 = T(plan_.l2);
-      }
-      if (leads) {
-        team.next_item.store(0, std::memory_order_relaxed);
-        team.infinite[1 - parity].store(false, std::memory_order_relaxed);
-      }
-      if (round < rounds - 1 || taken.weight > 0)
-        for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < scheme.blocks();)
-          if (!scheme.update(block, round, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
-      team.barrier.wait();
+    TiledStep<T> &work = *team.work;
+    if (leads) {
+      team.next_block.store(0, std::memory_order_relaxed);
+      if (plan_.l2 > 0) team.squares = sum_of_squares(step.current, shape_.weights);
     }
+    for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < work.items();)
+      work.accumulate(item, step, buffers);
+    team.barrier.wait();
+    Taken taken{work.cost() + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.), work.weight(), false};
+    step.rule.scale = T(1 / taken.weight);
+    step.rule.l2 = T(plan_.l2);
+    if (leads) {
+      team.next_item.store(0, std::memory_order_relaxed);
+      team.infinite[1 - parity].store(false, std::memory_order_relaxed); // of the next step: the last one has been read
+    }
+    if (taken.weight > 0)
+      for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < work.blocks();)
+        if (!work.update(block, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
+    team.barrier.wait();
     taken.finite = std::isfinite(taken.cost) && !team.infinite[parity].load(std::memory_order_relaxed);
     return taken;
   }
@@ -207,7 +197,7 @@ private:
     rule.kind = sgd.nesterov ? Rule<T>::nesterov : Rule<T>::sgd;
     rule.bias_momentum = sgd.bias_momentum;
     rule.eta = T(rates[0]), rule.keep = T(1 - rates[0] * rates[1]), rule.mu = T(rates[2]);
-    if (leads) team.scheme->prepare(current), team.infinite[0] = team.infinite[1] = false;
+    if (leads) team.infinite[0] = team.infinite[1] = false;
     team.barrier.wait();
 
     for (int64_t step = first_step; step < first_step + steps; step++) {

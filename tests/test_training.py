@@ -215,6 +215,8 @@ def test_callbacks_may_look_stop_and_fail():
         assert (net.parameters != before).any()
         with pytest.raises(TrainingError, match="from a callback"):
             training.run(5, SGD(0.1), callbacks=[lambda training, history: training.run(1, SGD(0.1))])
+        with pytest.raises(TrainingError, match="from a callback"):
+            training.run(5, SGD(0.1), callbacks=[lambda training, history: training.release()])
         history = training.run(10**9, SGD(0.1), callbacks=[lambda training, history: [0]])
         assert list(history.stopped) == [0]
 

@@ -164,11 +164,7 @@ def _train(options: argparse.Namespace) -> int:
         )
         engine = session.engine
     seconds = time.perf_counter() - started
-    extra = {
-        "encoding": encoding.to_dict(),
-        "history": history.to_dict() | {"cost": [], "validation_cost": None, "epoch": []},
-    }
-    checkpoint.save(network, model_path, extra=extra)
+    checkpoint.save(network, model_path, extra={"encoding": encoding.to_dict()})
     history.plot(picture_path)
     _report(history, seconds, engine, _test_errors(network, encoding, training, test), options.target)
     print(f"model: {model_path}\nlearning curve: {picture_path}")

@@ -237,6 +237,8 @@ class Training:
         """Free all buffers. The model keeps its parameters; this Training cannot be used again."""
         if not self._released:
             with self._exclusive():
+                if self._running:
+                    raise TrainingError("release was called from a callback of run; return True to stop it first")
                 self._released = True
                 self._session.release()
 

@@ -1,11 +1,22 @@
-// A step of a narrow network: a tile of panels runs forward and backward through all layers while it sits in the cache, and
-// adds to the gradients of its group. Groups are a function of the plan alone; their sums are added in order.
+// A step, cut into work for the threads of a team: first items, shares of the samples, then, after a barrier, blocks, shares of
+// the parameters. An item is a group of tiles; a tile of panels runs forward and backward through all layers while it sits in
+// the cache, and adds to the gradients of its group. The cut is a function of the plan alone and sums are added in order, so
+// the bits do not depend on who does what.
 #pragma once
-#include "scheme.hpp"
+#include "network.hpp"
 
-template <class T> class Narrow final : public Scheme<T> {
+// One step of one member.
+template <class T> struct Step {
+  Batch batch;
+  const T *current; // the parameters before it
+  T *next;          // and after it
+  T *velocity;
+  Rule<T> rule;
+};
+
+template <class T> class TiledStep {
 public:
-  Narrow(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
+  TiledStep(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
       : shape_(shape), cost_(cost_code), samples_(samples) {
     // A tile in 128 KB is near enough to the first cache; but a tile of fewer than four panels spends its time on adding up
     // what it found, so wide layers get larger ones, as far as the second cache goes.
@@ -28,11 +39,11 @@ public:
     }
   }
   int tile_panels() const { return tile_panels_; }
-  int items() const override { return groups_; }
-  int blocks() const override { return (int)slices_.size(); }
+  int items() const { return groups_; }
+  int blocks() const { return (int)slices_.size(); }
 
   // Adds up the gradients of group `item`, from its tiles.
-  void accumulate(int item, int, const Step<T> &step, TileBuffers<T> &buffers) override {
+  void accumulate(int item, const Step<T> &step, TileBuffers<T> &buffers) {
     const int64_t panels = round_up(step.batch.count, width<T>) / width<T>;
     const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
     T *sums = partial_.data() + item * stride_;
@@ -44,11 +55,12 @@ public:
       add_tile(samples_.tile(step.batch, first, here, buffers), step.current, sums, sums_[item], buffers);
     }
   }
-  double cost() const override { return total(&Sums::cost); }
-  double weight() const override { return total(&Sums::weight); }
+  // After all items: the sums over the samples of w c(y, a), and of w.
+  double cost() const { return total(&Sums::cost); }
+  double weight() const { return total(&Sums::weight); }
 
   // next <- the step for a slice of the parameters; returns whether they are finite.
-  bool update(int block, int, const Step<T> &step) override {
+  bool update(int block, const Step<T> &step) {
     const auto [first, end] = slices_[block];
     const T *G = partial_.data() + first;
     if (first < shape_.weights)

@@ -28,7 +28,7 @@ public:
     tile_panels_ = (int)std::clamp<int64_t>((panels + 3) / 4, 1, fits); // at least four tiles, where there are four panels
     const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
     const ptrdiff_t room = partial_bytes / ptrdiff_t(shape.parameters * sizeof(T));
-    groups_ = (int)std::max<int64_t>(1, std::min<int64_t>({16, tiles, room}));
+    groups_ = (int)std::min<int64_t>(tiles, std::clamp<ptrdiff_t>(room, 4, 16)); // four, for threads to share, at any size
     stride_ = round_up(shape.parameters, 64);
     partial_.resize(groups_ * stride_);
     sums_.resize(groups_);

@@ -69,6 +69,7 @@ template <class T> INLINE V<T> absolute(V<T> x) {
   return (V<T>)((B<T>)x & std::numeric_limits<typename Lanes<T>::Bits>::max());
 }
 template <class T> INLINE V<T> silu(V<T> z) { // z e^z is still normal where e^z is not: in two factors of e^(z / 2)
+  z = max(broadcast(2 * Constants<T>::lowest), z); // below, the result is 0; or a huge z would outweigh the clamped factors
   const V<T> half = exp<T>(absolute<T>(z) * T(-0.5)), factor = z > T(0) ? broadcast(T(1)) : half;
   return z * factor * factor / (half * half + T(1));
 }

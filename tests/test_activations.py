@@ -41,7 +41,7 @@ def test_native_functions_in_float32(level, name):
     normal = np.abs(expected) >= np.finfo("f4").tiny
     unit = 2.0 ** (np.frexp(expected[normal])[1] - 24)
     assert (np.abs(given - expected)[normal] / unit).max() <= ULP[name] + 0.5
-    assert np.abs(given - expected)[~normal].max() <= 8 * np.finfo("f4").tiny
+    assert np.abs(given - expected)[~normal].max() <= 2 * np.finfo("f4").tiny
 
 
 def test_native_gelu_in_float32(level):

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import data, network
 from schuss import SGD, Training
@@ -39,6 +41,13 @@ def test_shuffles_are_permutations(n):
     for epoch in range(3):
         order = permuted(np.arange(n), n, shuffle_keys(9, epoch))
         assert np.array_equal(np.sort(order), np.arange(n))
+
+
+@settings(deadline=None, database=None)
+@given(n=st.integers(1, 5000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**40))
+def test_any_seed_and_epoch_give_a_permutation(n, seed, epoch):
+    order = permuted(np.arange(n), n, shuffle_keys(seed, epoch))
+    assert np.array_equal(np.sort(order), np.arange(n))
 
 
 def test_every_position_is_reached_equally_often():

@@ -3,7 +3,7 @@
 #pragma once
 #include "math.hpp"
 
-constexpr int panel_vectors = 3;
+constexpr int panel_vectors = 2;
 template <class T> constexpr int width = panel_vectors * N<T>;
 
 // How many units a block of the forward and backward products has, so that its sums, panel_vectors for each, fill the registers.

@@ -18,17 +18,19 @@ template <class T> class TiledStep {
 public:
   TiledStep(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
       : shape_(shape), cost_(cost_code), samples_(samples) {
-    // A tile in 128 KB is near enough to the first cache; but a tile of fewer than four panels spends its time on adding up
+    // A tile in 160 KB is near enough to the first cache; but a tile of fewer than four panels spends its time on adding up
     // what it found, so wide layers get larger ones, as far as the second cache goes.
-    constexpr ptrdiff_t near_bytes = 128 * 1024, far_bytes = 400 * 1024, partial_bytes = 2 << 20;
+    constexpr ptrdiff_t near_bytes = 160 * 1024, far_bytes = 400 * 1024, partial_bytes = 2 << 20;
     const int64_t panels = round_up(batch, width<T>) / width<T>;
     const ptrdiff_t panel_bytes = shape.units() * width<T> * sizeof(T);
     const ptrdiff_t tile_bytes = near_bytes / panel_bytes >= 4 ? near_bytes : far_bytes;
-    const int64_t fits = std::clamp<ptrdiff_t>(tile_bytes / panel_bytes, 1, 16);
-    tile_panels_ = (int)std::clamp<int64_t>((panels + 3) / 4, 1, fits); // at least four tiles, where there are four panels
-    const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
+    const int fits = (int)std::clamp<ptrdiff_t>(tile_bytes / panel_bytes, 1, 16);
+    // A group for each tile, and at least four, for threads to share, where there are four panels; at most 16 in 2 MB.
     const ptrdiff_t room = partial_bytes / ptrdiff_t(shape.parameters * sizeof(T));
-    groups_ = (int)std::min<int64_t>(tiles, std::clamp<ptrdiff_t>(room, 4, 16)); // four, for threads to share, at any size
+    groups_ = (int)std::clamp<int64_t>((panels + fits - 1) / fits, 4, std::clamp<ptrdiff_t>(room, 4, 16));
+    groups_ = (int)std::min<int64_t>(groups_, panels);
+    const int64_t in_group = (panels + groups_ - 1) / groups_, tiles = (in_group + fits - 1) / fits;
+    tile_panels_ = (int)((in_group + tiles - 1) / tiles);
     stride_ = round_up(shape.parameters, 64);
     partial_.resize(groups_ * stride_);
     sums_.resize(groups_);
@@ -45,13 +47,12 @@ public:
   // Adds up the gradients of group `item`, from its tiles.
   void accumulate(int item, const Step<T> &step, TileBuffers<T> &buffers) {
     const int64_t panels = round_up(step.batch.count, width<T>) / width<T>;
-    const int64_t tiles = (panels + tile_panels_ - 1) / tile_panels_;
     T *sums = partial_.data() + item * stride_;
     std::fill(sums, sums + shape_.parameters, T(0));
     sums_[item] = {0, 0};
-    for (int64_t tile = tiles * item / groups_; tile < tiles * (item + 1) / groups_; tile++) {
-      const int64_t first = tile * tile_panels_;
-      const int here = (int)std::min<int64_t>(tile_panels_, panels - first);
+    const int64_t end = panels * (item + 1) / groups_;
+    for (int64_t first = panels * item / groups_; first < end; first += tile_panels_) {
+      const int here = (int)std::min<int64_t>(tile_panels_, end - first);
       add_tile(samples_.tile(step.batch, first, here, buffers), step.current, sums, sums_[item], buffers);
     }
   }

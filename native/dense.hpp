@@ -1,9 +1,12 @@
 // The block kernels of a dense layer, on panels: a panel holds `width` samples, [unit][width], samples across the lanes.
 // Symbols as in the design: W (units, inputs), b, a, z, delta; ni inputs, no outputs of a layer.
 #pragma once
+#include <algorithm>
+
 #include "math.hpp"
 
-constexpr int panel_vectors = 2;
+// Two vectors: mini-batches, which are powers of two, leave no lane idle. With fewer registers, three, or the sums are too few.
+constexpr int panel_vectors = vector_registers == 32 ? 2 : 3;
 template <class T> constexpr int width = panel_vectors * N<T>;
 
 // How many units a block of the forward and backward products has, so that its sums, panel_vectors for each, fill the registers.
@@ -80,15 +83,26 @@ void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z
   }
 }
 
+// The columns of W (no, ni), as the backward product reads them: where a block of columns begins, how far apart its rows are.
+// Packed, [blocks][no][block_units], the rows of a block lie together; in W itself those of a wide layer fall on the same few
+// lines of the caches.
+template <class T> struct Columns {
+  const T *W;
+  ptrdiff_t block_stride, stride;
+  static Columns plain(const T *W, int ni) { return {W, block_units, ni}; }
+  static Columns packed(const T *W, int no) { return {W, (ptrdiff_t)no * block_units, block_units}; }
+  const T *from(int k) const { return W + k / block_units * block_stride + k % block_units; }
+};
+
 // a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation. delta: [panels][no][width]; a_prev, z_prev:
 // [panels][ni][width]; Row is the activation of the previous layer.
 template <class T, class Row>
-void backward(const T *W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
+void backward(Columns<T> W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
   for (int panel = 0; panel < panels; panel++)
     in_blocks<block_units>(ni, 0, [&](auto block, int k0) {
       constexpr int K = block;
       V<T> sum[K][panel_vectors] = {};
-      multiply<T, K>(sum, W + k0, 1, ni, no, delta + (ptrdiff_t)panel * no * width<T>);
+      multiply<T, K>(sum, W.from(k0), 1, W.stride, no, delta + (ptrdiff_t)panel * no * width<T>);
       const ptrdiff_t at = ((ptrdiff_t)panel * ni + k0) * width<T>;
       UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < panel_vectors; s++) {
         const ptrdiff_t here = at + k * width<T> + s * N<T>;
@@ -159,4 +173,82 @@ template <class T> void gradient(const T *delta, const T *a_prev, T *G, T *g, in
       bias = false;
     });
   });
+}
+
+// to <- the transpose of N x N numbers, those after `rows` zero. The rows of `from` are from_stride apart, of `to` to_stride.
+template <class T> INLINE void transpose(const T *from, ptrdiff_t from_stride, int rows, T *to, ptrdiff_t to_stride) {
+  constexpr int n = N<T>;
+  V<T> row[n];
+  UNROLL for (int i = 0; i < n; i++) row[i] = i < rows ? load(from + i * from_stride) : V<T>{};
+  UNROLL for (int half = 1; half < n; half *= 2) // swap the blocks of half x half numbers beside the diagonal
+    UNROLL for (int i = 0; i < n; i++) {
+      if (i & half) continue;
+      B<T> upper, lower;
+      UNROLL for (int lane = 0; lane < n; lane++) {
+        upper[lane] = lane & half ? n + lane - half : lane;
+        lower[lane] = lane & half ? n + lane : lane + half;
+      }
+      const V<T> top = row[i], bottom = row[i + half];
+      row[i] = __builtin_shuffle(top, bottom, upper);
+      row[i + half] = __builtin_shuffle(top, bottom, lower);
+    }
+  UNROLL for (int i = 0; i < n; i++) store(to + i * to_stride, row[i]);
+}
+
+// Strips of a transposed panel: `strip` units of all its samples, [strips][width][strip], units across the lanes.
+template <class T> constexpr int strip = 2 * N<T>;
+constexpr int strip_rows = vector_registers == 32 ? 8 : 6; // of a block of the gradient: its sums are strip_rows x 2 vectors
+
+// strips <- a: [ni][width], transposed.
+template <class T> void transpose_panel(const T *a, int ni, T *strips) {
+  for (int k = 0; k < ni; k += N<T>) {
+    T *to = strips + (k / strip<T> * width<T>) * strip<T> + k % strip<T>;
+    for (int s = 0; s < width<T>; s += N<T>)
+      transpose(a + k * width<T> + s, width<T>, std::min(ni - k, N<T>), to + s * strip<T>, strip<T>);
+  }
+}
+
+// G += sum over samples of delta a_prev^T for a strip of columns, as outer products: each sample adds delta_j times its strip.
+// delta: rows of [panels][no][width], from the first wanted; strips: [panels][..][width][strip], panels strips_stride apart;
+// G: `rows` rows, ni apart, of which `columns` are written; it is overwritten unless add.
+template <class T>
+void gradient_strip(const T *delta, int no, const T *strips, ptrdiff_t strips_stride, T *G, int ni, int rows, int columns,
+                    int panels, bool add) {
+  in_blocks<strip_rows>(rows, 0, [&](auto block, int j0) {
+    constexpr int J = block;
+    V<T> sum[J][2] = {};
+    const T *d = delta + (ptrdiff_t)j0 * width<T>, *a = strips;
+    for (int panel = 0; panel < panels; panel++, d += (ptrdiff_t)no * width<T>, a += strips_stride)
+      for (int s = 0; s < width<T>; s++) {
+        const V<T> left = load(a + s * strip<T>), right = load(a + s * strip<T> + N<T>);
+        UNROLL for (int j = 0; j < J; j++) {
+          const T dj = d[j * width<T> + s];
+          sum[j][0] += dj * left;
+          sum[j][1] += dj * right;
+        }
+      }
+    UNROLL for (int j = 0; j < J; j++) {
+      T *to = G + (ptrdiff_t)(j0 + j) * ni;
+      if (columns == strip<T>) {
+        if (add) sum[j][0] += load(to), sum[j][1] += load(to + N<T>);
+        store(to, sum[j][0]);
+        store(to + N<T>, sum[j][1]);
+      } else {
+        T total[strip<T>];
+        store(total, sum[j][0]);
+        store(total + N<T>, sum[j][1]);
+        for (int k = 0; k < columns; k++) to[k] = add ? to[k] + total[k] : total[k];
+      }
+    }
+  });
+}
+
+// g <- the sum over samples of delta, or g plus it if add. delta: [panels][no][width].
+template <class T> void bias_gradient(const T *delta, int no, T *g, int panels, bool add) {
+  for (int j = 0; j < no; j++) {
+    V<T> sum{};
+    for (int panel = 0; panel < panels; panel++)
+      UNROLL for (int s = 0; s < width<T>; s += N<T>) sum += load(delta + ((ptrdiff_t)panel * no + j) * width<T> + s);
+    g[j] = sum_of<T>(sum) + (add ? g[j] : T(0));
+  }
 }

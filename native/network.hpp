@@ -1,5 +1,7 @@
 // A network as the kernels see it: its shape, the pass of a tile through it, and the update of its flat parameter vector.
 #pragma once
+#include <utility>
+
 #include "optimizers.h"
 #include "samples.hpp"
 #include "schuss.h"
@@ -39,37 +41,51 @@ template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
   buffers.w.resize(lanes);
   buffers.index.resize(lanes + vector_bytes / 4);
   buffers.left.resize(lanes + 1);
+  buffers.storage.resize(lanes * (shape.units() - shape.inputs()));
+  T *next = buffers.storage.data();
+  const auto take = [&](int units) { return std::exchange(next, next + lanes * units); };
   for (int l = 0; l < shape.depth; l++) {
-    buffers.a.emplace_back(lanes * shape.sizes[l + 1]);
-    buffers.z.emplace_back(activation::reads_input(shape.activations[l]) ? lanes * shape.sizes[l + 1] : 0);
+    buffers.a.push_back(take(shape.sizes[l + 1]));
+    buffers.z.push_back(activation::reads_input(shape.activations[l]) ? take(shape.sizes[l + 1]) : nullptr);
   }
+  buffers.lent = buffers.a;
   return buffers;
 }
 
-// a[l] <- the outputs of every layer, for a tile of x: [panels][d0][width].
-template <class T> void forward_tile(const Shape &shape, const T *parameters, const T *x, TileBuffers<T> &to, int panels) {
-  const T *a_prev = x;
-  for (int l = 0; l < shape.depth; l++) {
+// a[l] <- the outputs of every layer, for a tile of x: [panels][d0][width]; z[l] <- their inputs, where it is not null.
+template <class T>
+void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const *a, T *const *z, int panels) {
+  for (int l = 0; l < shape.depth; l++)
     activation::with(shape.activations[l], [&](auto row) {
-      T *z = to.z[l].empty() ? nullptr : to.z[l].data();
       forward<T, decltype(row)>(parameters + shape.weights_at[l], parameters + shape.biases_at[l], shape.sizes[l],
-                                shape.sizes[l + 1], a_prev, to.a[l].data(), z, panels);
+                                shape.sizes[l + 1], l ? a[l - 1] : x, a[l], z[l], panels);
     });
-    a_prev = to.a[l].data();
-  }
 }
 
 // a[L] <- delta_L; returns the cost.
-template <class T> double output_tile(const Shape &shape, int cost_code, const Tile<T> &tile, TileBuffers<T> &at) {
+template <class T> double output_tile(const Shape &shape, int cost_code, const Tile<T> &tile, T *const *a, T *const *z) {
   const int last = shape.depth - 1;
   double result = 0;
   activation::with(shape.activations[last], [&](auto row) {
     cost::with(cost_code, [&](auto cost_row) {
-      result = output_delta<T, decltype(row), decltype(cost_row)>(shape.outputs(), at.a[last].data(), at.z[last].data(),
-                                                                 tile.y, tile.w, tile.panels);
+      result = output_delta<T, decltype(row), decltype(cost_row)>(shape.outputs(), a[last], z[last], tile.y, tile.w, tile.panels);
     });
   });
   return result;
+}
+
+// a[l - 1] <- delta, from that of the layer after it, a[l], in place of the activations.
+template <class T>
+void backward_tile(const Shape &shape, Columns<T> W, int l, T *const *a, T *const *z, int panels) {
+  activation::with(shape.activations[l - 1], [&](auto row) {
+    backward<T, decltype(row)>(W, shape.sizes[l], shape.sizes[l + 1], a[l], a[l - 1], z[l - 1], panels);
+  });
+}
+
+template <class T> T weight_of(const Tile<T> &tile) { // the sum of the samples' weights
+  V<T> sum{};
+  for (int i = 0; i < tile.panels * width<T>; i += N<T>) sum += load(tile.w + i);
+  return sum_of<T>(sum);
 }
 
 // What a step does with the gradient. The sums over samples become gradients by `scale`, 1 / S.

@@ -70,10 +70,10 @@ inline void permute(int64_t first, int64_t count, int64_t n, const uint32_t *key
   }
 }
 
-// What one thread needs to hold a tile: gathered samples, and the activations (and z) of each layer.
+// What one thread needs to hold a tile: gathered samples, and where the a (and z, or null) of layer l + 1 are to lie.
 template <class T> struct TileBuffers {
-  Buffer<T> x, y, w;
-  std::vector<Buffer<T>> a, z; // of layer l + 1
+  Buffer<T> x, y, w, storage;
+  std::vector<T *> a, z, lent; // lent: for a scheme that wants a elsewhere
   std::vector<uint32_t> index, left;
 };
 

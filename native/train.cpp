@@ -7,6 +7,7 @@
 
 #include "team.hpp"
 #include "tiled.hpp"
+#include "wide.hpp"
 
 namespace {
 
@@ -16,7 +17,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 // Threads that work on one member together, and what they share.
 template <class T> struct Team {
-  std::unique_ptr<TiledStep<T>> work;
+  std::unique_ptr<Scheme<T>> work;
   Buffer<T> spare; // parameters are written here and there in turn, so that a step that is not adopted leaves no trace
   Barrier barrier{1};
   std::atomic<int> next_item{0}, next_block{0};
@@ -100,6 +101,8 @@ public:
       T *parameters = parameters_ + member * shape_.parameters, *out = (T *)gradients + member * shape_.parameters;
       Step<T> now{batch_of(step), parameters, out, nullptr, {}};
       now.rule.kind = Rule<T>::gradient_only;
+      if (leads) team.work->prepare(parameters);
+      team.barrier.wait();
       const Taken taken = take(now, team, buffers, leads, step & 1);
       if (leads) costs[member] = taken.cost / taken.weight;
       if (leads && taken.weight == 0) std::fill(out, out + shape_.parameters, T(nan));
@@ -123,6 +126,7 @@ private:
     teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
     int tile_panels = 1;
     for (auto &team : teams_) {
+      if (getenv("WIDE") && atoi(getenv("WIDE"))) team.work = std::make_unique<WideStep<T>>(shape_, plan_.cost, samples_, plan_.batch); else
       team.work = std::make_unique<TiledStep<T>>(shape_, plan_.cost, samples_, plan_.batch);
       tile_panels = team.work->tile_panels();
       team.spare.resize(shape_.parameters);
@@ -163,25 +167,30 @@ private:
 
   // One step by all threads of a team, into step.next.
   Taken take(Step<T> &step, Team<T> &team, TileBuffers<T> &buffers, bool leads, int parity) {
-    TiledStep<T> &work = *team.work;
-    if (leads) {
-      team.next_block.store(0, std::memory_order_relaxed);
-      if (plan_.l2 > 0) team.squares = sum_of_squares(step.current, shape_.weights);
-    }
-    for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < work.items();)
-      work.accumulate(item, step, buffers);
-    team.barrier.wait();
-    Taken taken{work.cost() + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.), work.weight(), false};
-    step.rule.scale = T(1 / taken.weight);
+    Scheme<T> &work = *team.work;
+    if (leads && plan_.l2 > 0) team.squares = sum_of_squares(step.current, shape_.weights);
+    Taken taken{};
     step.rule.l2 = T(plan_.l2);
-    if (leads) {
-      team.next_item.store(0, std::memory_order_relaxed);
-      team.infinite[1 - parity].store(false, std::memory_order_relaxed); // of the next step: the last one has been read
-    }
-    if (taken.weight > 0)
+    for (int rounds = work.rounds(step.batch), round = 0; round < rounds; round++) {
+      const int items = work.items(step.batch, round);
+      if (leads) team.next_block.store(0, std::memory_order_relaxed);
+      for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < items;)
+        work.accumulate(round, item, step, buffers);
+      team.barrier.wait();
+      if (leads) team.next_item.store(0, std::memory_order_relaxed);
+      if (round == rounds - 1) {
+        const Totals totals = work.totals(step.batch);
+        taken = {totals.cost + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.), totals.weight, false};
+        step.rule.scale = T(1 / taken.weight);
+        // of the next step: the last one has been read
+        if (leads) team.infinite[1 - parity].store(false, std::memory_order_relaxed);
+        if (taken.weight == 0) break;
+      }
       for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < work.blocks();)
-        if (!work.update(block, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
-    team.barrier.wait();
+        if (!work.update(round, block, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
+      team.barrier.wait();
+    }
+    if (taken.weight == 0) team.barrier.wait();
     taken.finite = std::isfinite(taken.cost) && !team.infinite[parity].load(std::memory_order_relaxed);
     return taken;
   }
@@ -197,7 +206,10 @@ private:
     rule.kind = sgd.nesterov ? Rule<T>::nesterov : Rule<T>::sgd;
     rule.bias_momentum = sgd.bias_momentum;
     rule.eta = T(rates[0]), rule.keep = T(1 - rates[0] * rates[1]), rule.mu = T(rates[2]);
-    if (leads) team.infinite[0] = team.infinite[1] = false;
+    if (leads) {
+      team.infinite[0] = team.infinite[1] = false;
+      team.work->prepare(current);
+    }
     team.barrier.wait();
 
     for (int64_t step = first_step; step < first_step + steps; step++) {
@@ -243,8 +255,8 @@ private:
     for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < (int)team.validation.size();) {
       const int64_t first = (int64_t)tile * tile_panels_;
       const Tile<T> at = validation_->tile({}, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
-      forward_tile(shape_, parameters, at.x, buffers, at.panels);
-      team.validation[tile] = output_tile(shape_, plan_.cost, at, buffers);
+      forward_tile(shape_, parameters, at.x, buffers.a.data(), buffers.z.data(), at.panels);
+      team.validation[tile] = output_tile(shape_, plan_.cost, at, buffers.a.data(), buffers.z.data());
     }
     team.barrier.wait();
     double total = 0;
@@ -295,8 +307,8 @@ void predict(const schuss_network &network, const T *parameters, int64_t members
           for (int p = 0; p < here; p++)
             gather(x, shape.inputs(), nullptr, first + p * width<T>, (int)std::min<int64_t>(width<T>, rows - p * width<T>),
                    at.x.data() + (ptrdiff_t)p * width<T> * shape.inputs());
-          forward_tile(shape, parameters + member * shape.parameters, at.x.data(), at, here);
-          const T *a = at.a.back().data();
+          forward_tile(shape, parameters + member * shape.parameters, at.x.data(), at.a.data(), at.z.data(), here);
+          const T *a = at.a.back();
           for (int64_t r = 0; r < rows; r++)
             for (int j = 0; j < outputs; j++)
               out[(member * n + first + r) * outputs + j] = a[(r / width<T> * outputs + j) * width<T> + r % width<T>];

@@ -1,0 +1,39 @@
+// A step, cut into work for the threads of a team. It has rounds, one for each share of the samples that fits; a round has items,
+// which run samples forward and backward, and after a barrier blocks, which finish gradients and, in the last round, take the
+// step. The cut is a function of the plan alone and sums are added in order, so the bits do not depend on who does what.
+#pragma once
+#include "network.hpp"
+
+// One step of one member.
+template <class T> struct Step {
+  Batch batch;
+  const T *current; // the parameters before it
+  T *next;          // and after it
+  T *velocity;
+  Rule<T> rule;
+};
+
+struct Totals { // over samples: of w c(y, a), and of w
+  double cost = 0, weight = 0;
+};
+
+template <class T> class Scheme {
+public:
+  virtual ~Scheme() = default;
+  virtual int tile_panels() const = 0; // what the buffers of a thread must hold
+  virtual int rounds(const Batch &) const = 0;
+  virtual int items(const Batch &, int round) const = 0;
+  virtual int blocks() const = 0;
+  virtual void prepare(const T *) {} // the parameters may have changed since the last step
+  virtual void accumulate(int round, int item, const Step<T> &, TileBuffers<T> &) = 0;
+  virtual bool update(int round, int block, const Step<T> &) = 0; // whether the parameters after the step are finite
+  virtual Totals totals(const Batch &) const = 0;                 // after the last item
+};
+
+// The step for the parameters first..end, all weights or all biases, from `groups` partial sums of the gradient.
+template <class T>
+bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrdiff_t end, const T *G, int groups,
+                  ptrdiff_t stride) {
+  const auto take = first < shape.weights ? apply<T, true> : apply<T, false>;
+  return take(step.rule, G + first, groups, stride, step.current + first, step.velocity + first, step.next + first, end - first);
+}

@@ -95,35 +95,36 @@ template <class T> struct Rule {
   T scale, l2, eta, mu, keep;
 };
 
-// next <- W after the step (or the gradient alone), v <- the new velocity, for `count` weights or biases; returns whether
-// all of next is finite. G is the sum of `groups` partial sums, `stride` apart, added in order.
-template <class T, bool Weights>
-bool apply(const Rule<T> &rule, const T *G, int groups, ptrdiff_t stride, const T *W, T *v, T *next, ptrdiff_t count) {
+// One vector of parameters: returns W after the step (or the gradient alone); v becomes the new velocity. sum: of the gradient.
+template <class T, bool Weights> INLINE V<T> moved(const Rule<T> &rule, V<T> sum, V<T> W, V<T> &v) {
+  const V<T> gradient = (Weights ? sum + rule.l2 * W : sum) * rule.scale;
+  if (rule.kind == Rule<T>::gradient_only) return gradient;
+  if (!Weights && !rule.bias_momentum) return W - rule.eta * gradient;
+  v = SGD_VELOCITY(v, gradient, rule.eta, rule.mu);
+  const V<T> move = rule.kind == Rule<T>::nesterov ? NESTEROV_MOVE(v, gradient, rule.eta, rule.mu) : SGD_MOVE(v);
+  return MOVED(W, Weights ? rule.keep : T(1), move);
+}
+
+// next <- W after the step, v <- the new velocity, for `count` weights or biases, of which sum(i, n) is the gradient of the n
+// from i on; returns whether all of next is finite.
+template <class T, bool Weights, class Sum>
+INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *next, ptrdiff_t count) {
   constexpr typename Lanes<T>::Bits infinite = sizeof(T) == 4 ? 0x7f800000 : 0x7ff0000000000000;
   B<T> bad{};
-  const auto at = [&](ptrdiff_t i, auto read, auto write) {
-    V<T> sum = read(G + i);
-    for (int g = 1; g < groups; g++) sum += read(G + g * stride + i);
-    const V<T> w = read(W + i);
-    const V<T> gradient = (Weights ? sum + rule.l2 * w : sum) * rule.scale;
-    V<T> moved;
-    if (rule.kind == Rule<T>::gradient_only) {
-      moved = gradient;
-    } else if (!Weights && !rule.bias_momentum) {
-      moved = w - rule.eta * gradient;
-    } else {
-      const V<T> new_v = SGD_VELOCITY(read(v + i), gradient, rule.eta, rule.mu);
-      const V<T> move = rule.kind == Rule<T>::nesterov ? NESTEROV_MOVE(new_v, gradient, rule.eta, rule.mu) : SGD_MOVE(new_v);
-      write(v + i, new_v);
-      moved = MOVED(w, Weights ? rule.keep : T(1), move);
-    }
-    write(next + i, moved);
-    bad |= ((B<T>)moved & infinite) == infinite;
-  };
   ptrdiff_t i = 0;
-  for (; i + N<T> <= count; i += N<T>) at(i, [](const T *p) { return load(p); }, [](T *p, V<T> x) { store(p, x); });
+  for (; i + N<T> <= count; i += N<T>) {
+    V<T> velocity = v ? load(v + i) : V<T>{};
+    const V<T> after = moved<T, Weights>(rule, sum(i, N<T>), load(W + i), velocity);
+    if (v) store(v + i, velocity);
+    store(next + i, after);
+    bad |= ((B<T>)after & infinite) == infinite;
+  }
   if (const int rest = int(count - i)) {
-    at(i, [rest](const T *p) { return load_first(p, rest); }, [rest](T *p, V<T> x) { store_first(p, x, rest); });
+    V<T> velocity = v ? load_first(v + i, rest) : V<T>{};
+    const V<T> after = moved<T, Weights>(rule, sum(i, rest), load_first(W + i, rest), velocity);
+    if (v) store_first(v + i, velocity, rest);
+    store_first(next + i, after, rest);
+    bad |= ((B<T>)after & infinite) == infinite;
   }
   for (int lane = 0; lane < N<T>; lane++)
     if (bad[lane]) return false;

@@ -115,11 +115,7 @@ public:
       return {x_.data() + at * inputs_, y_.data() + at * outputs_, w_.data() + at, panels};
     }
     const int64_t start = first_panel * width<T>, rows = std::min<int64_t>(panels * width<T>, batch.count - start);
-    const uint32_t *index = nullptr;
-    if (batch.shuffled) {
-      permute(batch.first + start, rows, n_, batch.keys, buffers.index.data(), buffers.left.data());
-      index = buffers.index.data();
-    }
+    const uint32_t *index = order(batch, start, rows, buffers);
     for (int p = 0; p < panels; p++) {
       const int lane0 = p * width<T>, here = (int)std::min<int64_t>(width<T>, rows - lane0);
       const int64_t first = batch.first + start + lane0;
@@ -133,7 +129,26 @@ public:
     return {buffers.x.data(), buffers.y.data(), buffers.w.data(), panels};
   }
 
+  // x, y, w <- the samples at start..start+count of a batch, as rows; for data in rows.
+  void rows(const Batch &batch, int64_t start, int64_t count, T *x, ptrdiff_t x_stride, T *y, ptrdiff_t y_stride, T *w,
+            TileBuffers<T> &buffers) const {
+    const uint32_t *index = order(batch, start, count, buffers);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t at = index ? index[i] : batch.first + start + i;
+      std::copy_n(x_.data() + at * inputs_, inputs_, x + i * x_stride);
+      std::copy_n(y_.data() + at * outputs_, outputs_, y + i * y_stride);
+      w[i] = weighted_ ? w_[at] : T(1);
+    }
+  }
+
 private:
+  // Which rows the positions start..start+count of a batch are, or null if they are batch.first + start and so on.
+  const uint32_t *order(const Batch &batch, int64_t start, int64_t count, TileBuffers<T> &buffers) const {
+    if (!batch.shuffled) return nullptr;
+    permute(batch.first + start, count, n_, batch.keys, buffers.index.data(), buffers.left.data());
+    return buffers.index.data();
+  }
+
   int64_t n_;
   int inputs_, outputs_;
   bool in_panels_, weighted_;

@@ -30,10 +30,22 @@ public:
   virtual Totals totals(const Batch &) const = 0;                 // after the last item
 };
 
-// The step for the parameters first..end, all weights or all biases, from `groups` partial sums of the gradient.
+// The step for the parameters first..end, all weights or all biases, from `groups` partial sums of the gradient, added in order.
 template <class T>
 bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrdiff_t end, const T *G, int groups,
                   ptrdiff_t stride) {
-  const auto take = first < shape.weights ? apply<T, true> : apply<T, false>;
-  return take(step.rule, G + first, groups, stride, step.current + first, step.velocity + first, step.next + first, end - first);
+  const auto sum = [=](ptrdiff_t i, int n) {
+    const T *from = G + first + i;
+    if (n < N<T>) {
+      V<T> total = load_first(from, n);
+      for (int g = 1; g < groups; g++) total += load_first(from + g * stride, n);
+      return total;
+    }
+    V<T> total = load(from);
+    for (int g = 1; g < groups; g++) total += load(from + g * stride);
+    return total;
+  };
+  T *v = step.velocity ? step.velocity + first : nullptr, *next = step.next + first;
+  if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, next, end - first);
+  return apply<T, false>(step.rule, sum, step.current + first, v, next, end - first);
 }

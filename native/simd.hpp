@@ -38,12 +38,23 @@ template <class T> INLINE V<T> load(const T *from) {
 }
 template <class T> INLINE void store(T *to, V<T> v) { __builtin_memcpy(to, &v, sizeof v); }
 template <class T> INLINE V<T> broadcast(T x) { return x - V<T>{}; }
-template <class T> INLINE V<T> load_first(const T *from, int n) { // the rest is 0
+
+// The first n numbers, 0 <= n <= N: the rest is 0, or left alone, and not touched in memory.
+#if defined(__AVX512F__) && !defined(SCHUSS_VECTOR_BYTES)
+INLINE V<float> load_first(const float *from, int n) { return (V<float>)_mm512_maskz_loadu_ps((1u << n) - 1, from); }
+INLINE V<double> load_first(const double *from, int n) { return (V<double>)_mm512_maskz_loadu_pd((1u << n) - 1, from); }
+INLINE void store_first(float *to, V<float> v, int n) { _mm512_mask_storeu_ps(to, (1u << n) - 1, (__m512)v); }
+INLINE void store_first(double *to, V<double> v, int n) { _mm512_mask_storeu_pd(to, (1u << n) - 1, (__m512d)v); }
+#else
+template <class T> INLINE V<T> load_first(const T *from, int n) {
   V<T> v{};
-  __builtin_memcpy(&v, from, n * sizeof(T));
+  for (int i = 0; i < n; i++) v[i] = from[i];
   return v;
 }
-template <class T> INLINE void store_first(T *to, V<T> v, int n) { __builtin_memcpy(to, &v, n * sizeof(T)); }
+template <class T> INLINE void store_first(T *to, V<T> v, int n) {
+  for (int i = 0; i < n; i++) to[i] = v[i];
+}
+#endif
 
 // min(c, x) and max(c, x) return x when x is NaN, so that a divergence is seen and not clamped away. That is what the
 // instructions do with x as the second operand, and what the comparisons do.

@@ -7,9 +7,9 @@
 // z <- W a_prev + b for B samples. a_prev: [B][..], z: [B][..], samples `from` and `to` numbers apart; W: (no, ni).
 template <class T, int B>
 INLINE void forward_rows(const T *W, const T *b, int ni, int no, const T *a_prev, ptrdiff_t from, T *z, ptrdiff_t to) {
-  in_blocks<N<T> / B>(no, 0, [&](auto block, int j) {
-    constexpr int J = block;
-    V<T> sum[N<T>] = {}; // of sample s and row i at s * J + i
+  in_blocks<std::max(1, N<T> / B)>(no, 0, [&](auto block, int j) {
+    constexpr int J = block, sums = (int)round_up(B * J, N<T>);
+    V<T> sum[sums] = {}; // of sample s and row i at s * J + i
     const auto add = [&](int k, auto read) {
       V<T> a[B];
       UNROLL for (int s = 0; s < B; s++) a[s] = load(a_prev + s * from + k);
@@ -21,8 +21,8 @@ INLINE void forward_rows(const T *W, const T *b, int ni, int no, const T *a_prev
     int k = 0;
     for (; k + N<T> <= ni; k += N<T>) add(k, [](const T *p) { return load(p); });
     if (const int rest = ni - k) add(k, [rest](const T *p) { return load_first(p, rest); });
-    T total[N<T>];
-    store(total, sums_of<T>(sum));
+    T total[sums];
+    UNROLL for (int i = 0; i < sums; i += N<T>) store(total + i, sums_of<T>(sum + i));
     UNROLL for (int s = 0; s < B; s++) UNROLL for (int i = 0; i < J; i++) z[s * to + j + i] = total[s * J + i] + b[j + i];
   });
 }

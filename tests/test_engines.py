@@ -18,6 +18,8 @@ SHAPES = [
     ((7, 13, 1), 1000),
     ((6, 9, 11, 10, 7), 50),
     ((9, 130, 70, 2), 400),
+    ((5, 170, 150, 3), 300),
+    ((3, 150, 170, 1), 9000),  # more samples than the CPU engine holds at once for layers so wide
 ]
 
 
@@ -74,8 +76,23 @@ def test_training_follows_the_reference(level, optimizer, options):
     np.testing.assert_allclose(histories[0].validation_cost, histories[1].validation_cost, rtol=1e-12)
 
 
-@pytest.mark.parametrize("batch_size", [None, 100, 7])
-@pytest.mark.parametrize("sizes", [(4, 32, 16, 1), (5, 40, 40, 3), (3, 150, 90, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(4, 1), (3, 33, 5, 2), (7, 150, 141, 2), (2, 141, 150, 17)])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 14, 31, 64, 150])
+def test_batches_of_every_size_follow_the_reference(level, sizes, batch_size, dtype):
+    x, y = data(155, sizes[0], sizes[-1], dtype=dtype)
+    models, costs = [], []
+    for name in ("cpu", "reference"):
+        models.append(network(sizes, ["gelu", "tanh", "silu"][-len(sizes) + 1 :], dtype=dtype))
+        with Training(models[-1], x, y, engine=name, batch_size=batch_size) as training:
+            costs.append(training.run(2, SGD(0.01, 0.01, 0.5)).cost)
+    steps = 2 * -(-155 // batch_size)
+    assert np.abs(models[0].parameters - models[1].parameters).max() <= 20 * steps * eps(dtype)
+    np.testing.assert_allclose(costs[0], costs[1], rtol=20 * steps * eps(dtype))
+
+
+@pytest.mark.parametrize("batch_size", [None, 100, 20, 7])
+@pytest.mark.parametrize("sizes", [(4, 32, 16, 1), (5, 40, 40, 3), (3, 150, 140, 2)])
 def test_threads_never_change_a_bit(level, sizes, batch_size):
     x, y = data(700, sizes[0], sizes[-1], dtype="float32")
     results = []

@@ -21,8 +21,8 @@ template <class T> using Buffer = std::vector<T, Aligned<T>>;
 // The samples of one step: positions first..first+count of an epoch's order.
 struct Batch {
   int64_t first, count;
-  bool shuffled;
-  uint32_t keys[8];
+  bool shuffled, resampled;
+  uint32_t keys[8], bootstrap[4];
 };
 
 // Writes up to `width` rows into a panel, the lanes after `rows` zero. from: (n, columns); index: which rows, or null for
@@ -112,7 +112,13 @@ public:
   Tile<T> tile(const Batch &batch, int64_t first_panel, int panels, TileBuffers<T> &buffers) const {
     if (in_panels_) {
       const int64_t at = first_panel * width<T>;
-      return {x_.data() + at * inputs_, y_.data() + at * outputs_, w_.data() + at, panels};
+      const T *w = w_.data() + at;
+      if (batch.resampled) {
+        std::copy_n(w, panels * width<T>, buffers.w.data());
+        resample(batch, nullptr, at, panels * width<T>, buffers.w.data());
+        w = buffers.w.data();
+      }
+      return {x_.data() + at * inputs_, y_.data() + at * outputs_, w, panels};
     }
     const int64_t start = first_panel * width<T>, rows = std::min<int64_t>(panels * width<T>, batch.count - start);
     const uint32_t *index = order(batch, start, rows, buffers);
@@ -126,6 +132,7 @@ public:
       for (int lane = 0; lane < width<T>; lane++)
         w[lane] = lane >= here ? T(0) : !weighted_ ? T(1) : w_[which ? which[lane] : first + lane];
     }
+    if (batch.resampled) resample(batch, index, batch.first + start, rows, buffers.w.data());
     return {buffers.x.data(), buffers.y.data(), buffers.w.data(), panels};
   }
 
@@ -139,6 +146,7 @@ public:
       std::copy_n(y_.data() + at * outputs_, outputs_, y + i * y_stride);
       w[i] = weighted_ ? w_[at] : T(1);
     }
+    if (batch.resampled) resample(batch, index, batch.first + start, count, w);
   }
 
 private:
@@ -147,6 +155,12 @@ private:
     if (!batch.shuffled) return nullptr;
     permute(batch.first + start, count, n_, batch.keys, buffers.index.data(), buffers.left.data());
     return buffers.index.data();
+  }
+
+  // w <- w times how often a resampling holds the rows: those of index, or from `first` on.
+  static void resample(const Batch &batch, const uint32_t *index, int64_t first, int64_t count, T *w) {
+    for (int64_t i = 0; i < count; i++)
+      w[i] *= T(bootstrap_weight(index ? index[i] : uint32_t(first + i), batch.bootstrap));
   }
 
   int64_t n_;

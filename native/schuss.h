@@ -23,8 +23,9 @@ typedef struct {
   int32_t cost;    /* a code, from schuss_cost */
   int32_t shuffle; /* 1: a new order of the samples every epoch */
   int32_t threads;
-  int64_t members, batch; /* batch: samples of a step, at most data.samples */
-  uint64_t seed;          /* of the shuffles */
+  int64_t members, batch;          /* batch: samples of a step, at most data.samples */
+  const uint64_t *shuffle_seeds;   /* (members,) */
+  const uint32_t *bootstrap_keys;  /* (members, 4): of the times that a member's resampling holds each row; or NULL */
   double l2;
 } schuss_plan;
 
@@ -55,7 +56,7 @@ SCHUSS_EXPORT int32_t schuss_machine_level(void);
 SCHUSS_EXPORT int32_t schuss_activation(const char *name);
 SCHUSS_EXPORT int32_t schuss_cost(const char *name);
 
-/* Open a session on parameters (members, p), which stay the caller's; the data are copied. NULL: out of memory. */
+/* Open a session on parameters (members, p), which stay the caller's; the data, seeds and keys are copied. NULL: out of memory. */
 SCHUSS_EXPORT schuss_session *schuss_open(const schuss_plan *, void *parameters, const schuss_data *training,
                                           const schuss_data *validation_or_null);
 SCHUSS_EXPORT void schuss_close(schuss_session *);
@@ -76,8 +77,9 @@ SCHUSS_EXPORT void *schuss_state(schuss_session *, int32_t which);
 SCHUSS_EXPORT int32_t schuss_predict(const schuss_network *, const void *parameters, int64_t members, const void *x,
                                      int64_t samples, int32_t threads, void *outputs);
 
-/* Fused multiply-adds for about some seconds on each of some threads; returns the sum of their rates in FLOP/s. */
-SCHUSS_EXPORT double schuss_peak(int32_t element, int32_t threads, double seconds);
+/* What the machine can do, measured for about some seconds on some threads at once. 0: FLOP/s of fused multiply-adds; 1: bytes/s
+ * read from memory; 2: barriers/s; 3 + an activation's code: its values/s. */
+SCHUSS_EXPORT double schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds);
 
 #ifdef __cplusplus
 }

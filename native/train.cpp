@@ -62,6 +62,15 @@ int32_t schuss_predict(const schuss_network *network, const void *parameters, in
   return 1;
 }
 
-double schuss_peak(int32_t element, int32_t threads, double seconds) {
-  return element == 4 ? peak<float>(threads, seconds) : peak<double>(threads, seconds);
+namespace {
+template <class T> double limit(int32_t which, int32_t threads, double seconds) {
+  if (which == 0) return fma_peak<T>(threads, seconds);
+  if (which == 1) return read_bandwidth(threads, seconds);
+  if (which == 2) return barrier_rate(threads, seconds);
+  return activation_rate<T>(which - 3, threads, seconds);
+}
+} // namespace
+
+double schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds) {
+  return element == 4 ? limit<float>(which, threads, seconds) : limit<double>(which, threads, seconds);
 }

@@ -37,7 +37,7 @@ template <class T> struct Team {
 
 // What a run of steps on one member carries along; every thread of a team has an equal copy.
 struct Progress {
-  double epoch_cost, best_cost;
+  double epoch_cost, epoch_weight, best_cost;
   int64_t best_epoch;
 };
 
@@ -59,8 +59,8 @@ struct Taken {
 template <class T> class Trainer final : public schuss_session {
 public:
   Trainer(const schuss_plan &plan, T *parameters, const schuss_data &data, const schuss_data *validation)
-      : shape_(plan.network), plan_(plan), parameters_(parameters), total_weight_(data.total_weight),
-        samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
+      : shape_(plan.network), plan_(plan), parameters_(parameters),
+        shuffle_seeds_(plan.shuffle_seeds, plan.shuffle_seeds + plan.members), samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
                  plan.batch >= data.samples) {
     const int64_t p = shape_.parameters, members = plan.members;
     steps_per_epoch_ = (data.samples + plan.batch - 1) / plan.batch;
@@ -68,17 +68,18 @@ public:
       validation_ = std::make_unique<Samples<T>>(cast(validation->x), cast(validation->y), cast(validation->weights),
                                                  validation->samples, shape_.inputs(), shape_.outputs(), true);
       validation_weight_ = validation->total_weight;
-      best_.resize(members * p);
     }
+    if (plan.bootstrap_keys) bootstrap_keys_.assign(plan.bootstrap_keys, plan.bootstrap_keys + 4 * members);
     velocity_.resize(members * p);
     fate_.assign(members, running);
     fate_epoch_.assign(members, 0);
-    progress_.assign(members, {0, std::numeric_limits<double>::infinity(), 0});
+    progress_.assign(members, {0, 0, std::numeric_limits<double>::infinity(), 0});
     make_teams();
   }
 
   void begin(const schuss_watch &watch) override {
     watch_ = watch;
+    if (watch.patience >= 0) best_.resize(plan_.members * shape_.parameters); // only now: it is as large as the parameters
     for (auto &progress : progress_) progress.best_cost = std::numeric_limits<double>::infinity();
     for (auto &fate : fate_)
       if (fate == stopped) fate = running;
@@ -96,7 +97,7 @@ public:
 
   void restore_best() override {
     const int64_t p = shape_.parameters;
-    if (!validation_) return;
+    if (best_.empty()) return;
     for (int64_t m = 0; m < plan_.members; m++)
       if (std::isfinite(progress_[m].best_cost)) std::copy_n(best_.data() + m * p, p, parameters_ + m * p);
   }
@@ -104,7 +105,7 @@ public:
   void gradient(int64_t step, double *costs, void *gradients) override {
     on_members([&](int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads) {
       T *parameters = parameters_ + member * shape_.parameters, *out = (T *)gradients + member * shape_.parameters;
-      Step<T> now{batch_of(step), parameters, out, nullptr, {}};
+      Step<T> now{batch_of(step, member), parameters, out, nullptr, {}};
       now.rule.kind = Rule<T>::gradient_only;
       if (leads) team.work->prepare(parameters);
       team.barrier.wait();
@@ -162,10 +163,12 @@ private:
         });
   }
 
-  Batch batch_of(int64_t step) const {
+  Batch batch_of(int64_t step, int64_t member) const {
     const int64_t epoch = step / steps_per_epoch_, first = step % steps_per_epoch_ * plan_.batch;
-    Batch batch{first, std::min(plan_.batch, samples_.size() - first), plan_.shuffle && steps_per_epoch_ > 1, {}};
-    if (batch.shuffled) shuffle_keys(plan_.seed, (uint64_t)epoch, batch.keys);
+    Batch batch{first, std::min(plan_.batch, samples_.size() - first), plan_.shuffle && steps_per_epoch_ > 1,
+                !bootstrap_keys_.empty(), {}, {}};
+    if (batch.shuffled) shuffle_keys(shuffle_seeds_[member], (uint64_t)epoch, batch.keys);
+    if (batch.resampled) std::copy_n(&bootstrap_keys_[4 * member], 4, batch.bootstrap);
     return batch;
   }
 
@@ -218,8 +221,8 @@ private:
 
     for (int64_t step = first_step; step < first_step + steps; step++) {
       const int64_t epoch = step / steps_per_epoch_ + 1, row = epoch - 1 - first_step / steps_per_epoch_;
-      if (step % steps_per_epoch_ == 0) progress.epoch_cost = 0;
-      Step<T> now{batch_of(step), current, next, velocity_.data() + member * p, rule};
+      if (step % steps_per_epoch_ == 0) progress.epoch_cost = progress.epoch_weight = 0;
+      Step<T> now{batch_of(step, member), current, next, velocity_.data() + member * p, rule};
       const Taken taken = take(now, team, buffers, leads, step & 1);
       if (taken.weight > 0) { // else every sample of the batch has weight 0: it is skipped
         if (!taken.finite) {
@@ -228,15 +231,16 @@ private:
         }
         std::swap(current, next);
         progress.epoch_cost += taken.cost;
+        progress.epoch_weight += taken.weight;
       }
       if ((step + 1) % steps_per_epoch_) continue;
-      if (leads) costs[row * plan_.members + member] = progress.epoch_cost / total_weight_;
+      if (leads) costs[row * plan_.members + member] = progress.epoch_cost / progress.epoch_weight;
       if (!validation_ || (epoch % watch_.every && epoch != watch_.last_epoch)) continue;
       const double cost = validation_cost(current, team, buffers);
       if (leads) validation_costs[row * plan_.members + member] = cost;
       if (cost < progress.best_cost - watch_.min_delta) {
         progress.best_cost = cost, progress.best_epoch = epoch;
-        if (leads) std::copy_n(current, p, best_.data() + member * p);
+        if (leads && !best_.empty()) std::copy_n(current, p, best_.data() + member * p);
       } else if (watch_.patience >= 0 && epoch - progress.best_epoch >= watch_.patience) {
         if (leads) fate_[member] = stopped, fate_epoch_[member] = epoch;
         break;
@@ -273,7 +277,9 @@ private:
   Shape shape_;
   schuss_plan plan_;
   T *parameters_; // (members, p), the caller's
-  double total_weight_, validation_weight_ = 0;
+  double validation_weight_ = 0;
+  std::vector<uint64_t> shuffle_seeds_;
+  std::vector<uint32_t> bootstrap_keys_; // (members, 4), or none
   Samples<T> samples_;
   std::unique_ptr<Samples<T>> validation_;
   schuss_watch watch_{1, 0, -1, 0};

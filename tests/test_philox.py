@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from conftest import data, network
 from schuss import SGD, Training
-from schuss.philox import normal, permuted, philox, shuffle_keys
+from schuss.philox import bootstrap_keys, bootstrap_weights, derived_seeds, normal, permuted, philox, shuffle_keys
 
 # kat_vectors of Random123, philox4x32 with 10 rounds.
 KNOWN = [
@@ -28,12 +28,38 @@ def test_known_answers(counter, key, expected):
 
 
 def test_normal_numbers_have_the_moments_of_a_normal():
-    z = normal(200_000, seed=7, stream=0, substream=3)
+    z = normal(200_000, np.array([7], np.uint64), stream=0, substream=3)[0]
     # Standard errors of the mean, variance and fourth moment: 0.0022, 0.0032, 0.022.
     assert abs(z.mean()) < 0.01
     assert abs(z.var() - 1) < 0.015
     assert abs((z**4).mean() - 3) < 0.1
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 0.01
+
+
+def test_several_seeds_draw_what_each_draws_alone():
+    seeds = derived_seeds(5, 3)
+    together = normal(7, seeds, 0, 1)
+    alone = [normal(7, seeds[i : i + 1], 0, 1)[0] for i in range(5)]
+    assert together.tobytes() == np.stack(alone).tobytes()
+
+
+def test_derived_seeds_do_not_depend_on_how_many():
+    many = derived_seeds(10_000, 1)
+    assert np.array_equal(derived_seeds(10, 1), many[:10])
+    assert len(np.unique(many)) == 10_000
+    assert not np.isin(derived_seeds(10_000, 2), many).any()
+
+
+def test_bootstrap_weights_are_poisson_and_differ_between_members():
+    n = 100_000
+    keys = bootstrap_keys(derived_seeds(2, 0), 5)
+    first, second = (bootstrap_weights(np.arange(n), key) for key in keys)
+    expected = n * np.exp(-1) / np.array([1, 1, 2, 6, 24, 120])  # of 0..5
+    counts = np.bincount(first, minlength=9)
+    assert np.abs(counts[:6] - expected).max() < 5 * np.sqrt(expected.max())
+    assert counts[6:].sum() < 2 * n * 0.0006
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(n)
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 5 / np.sqrt(n)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 100, 255, 256, 257, 1000, 65537])

@@ -13,7 +13,9 @@ True
 
 from typing import TYPE_CHECKING, Any
 
+from schuss.checks import EarlyStopping
 from schuss.engines import list_engines
+from schuss.ensembles import Ensemble
 from schuss.errors import (
     DivergenceWarning,
     EngineError,
@@ -26,7 +28,8 @@ from schuss.history import History
 from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import SGD
-from schuss.training import EarlyStopping, Training
+from schuss.population import Population
+from schuss.training import Training
 
 if TYPE_CHECKING:
     from schuss.checkpoint import load
@@ -37,10 +40,12 @@ __all__ = [
     "DivergenceWarning",
     "EarlyStopping",
     "EngineError",
+    "Ensemble",
     "History",
     "InputError",
     "ModelFileError",
     "Network",
+    "Population",
     "SchussError",
     "Training",
     "TrainingError",

@@ -1,8 +1,8 @@
 """Model files: safetensors with the description in the metadata, checked by a digest, written in one step.
 
 A file holds ``layers.0.weights`` (units, inputs), ``layers.0.bias`` (units,) and so on, readable by any safetensors
-reader. The metadata has two entries: ``schuss``, the description as JSON, and ``sha256``, the digest of that text and of all
-tensors in order.
+reader; for a population they have a first axis of members. The metadata has two entries: ``schuss``, the description as
+JSON, and ``sha256``, the digest of that text and of all tensors in order.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from safetensors.numpy import save as to_bytes
 from schuss.errors import InputError, ModelFileError
 from schuss.layers import Dense, parameter_count, sizes_of, views
 from schuss.network import DTYPES, Network
+from schuss.population import Population
 
 FORMAT = 1
 
 
-def save(network: Network, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
-    """Write a network, and with it ``extra``, anything that JSON can hold (such as the scaling of a table).
+Model = Network | Population
+
+
+def save(network: Model, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+    """Write a network or a population, and with it ``extra``, anything that JSON can hold (such as the scaling of a table).
 
     The file is written beside its place, synced and renamed. Raises OSError; an older file is then untouched.
     """
@@ -38,7 +42,7 @@ def save(network: Network, path: str | os.PathLike[str], *, extra: dict[str, Any
             {"units": dense.units, "activation": dense.activation.name, "initializer": dense.initializer.name}
             for dense in network.dense
         ],
-        "seed": network.seed,
+        **({"seed": network.seed} if isinstance(network, Network) else {"seeds": network.seeds.tolist()}),
         "dtype": network.dtype.name,
         "extra": extra or {},
     }
@@ -48,16 +52,16 @@ def save(network: Network, path: str | os.PathLike[str], *, extra: dict[str, Any
     write_atomically(path, to_bytes(tensors, metadata=metadata))
 
 
-def load(path: str | os.PathLike[str]) -> Network:
-    """Return the network of a model file.
+def load(path: str | os.PathLike[str]) -> Model:
+    """Return the network of a model file, or the population.
 
     Raises FileNotFoundError, or ModelFileError that says what is wrong with the file.
     """
     return load_with_extra(path)[0]
 
 
-def load_with_extra(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
-    """Return the network of a model file and what ``save`` was given as ``extra``."""
+def load_with_extra(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
+    """Return the network or population of a model file and what ``save`` was given as ``extra``."""
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"there is no model file {str(source)!r}")
@@ -80,7 +84,9 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Network, dict[str, An
             raise ValueError(f"dtype {dtype!r}")
         dense = [Dense(row["units"], row["activation"], initializer=_initializer(row)) for row in description["layers"]]
         sizes = sizes_of(description["inputs"], dense)
-        parameters = np.empty(parameter_count(sizes), dtype)
+        seeds = description.get("seeds")
+        several = () if seeds is None else (len(seeds),)
+        parameters = np.empty((*several, parameter_count(sizes)), dtype)
         for name, view in _tensors(parameters, sizes).items():
             tensor = tensors.pop(name)
             if tensor.shape != view.shape or tensor.dtype != view.dtype:
@@ -88,12 +94,17 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Network, dict[str, An
             view[:] = tensor
         if tensors or metadata.get("sha256") != _digest(metadata["schuss"], parameters):
             raise ValueError("the digest of its contents differs from the one it carries")
-        network = Network.from_parameters(description["inputs"], dense, parameters, seed=description["seed"])
-    except (KeyError, TypeError, ValueError, InputError) as error:
+        inputs = description["inputs"]
+        model: Model
+        if seeds is None:
+            model = Network.from_parameters(inputs, dense, parameters, seed=description["seed"])
+        else:
+            model = Population.from_parameters(inputs, dense, parameters, seeds=np.array(seeds, np.uint64))
+    except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{str(source)!r} is damaged: {error}; use another copy of it") from error
-    return network, description["extra"]
+    return model, description["extra"]
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

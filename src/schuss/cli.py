@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schuss
-from schuss import activations, checkpoint
+from schuss import activations, checkpoint, limits
+from schuss.checks import EarlyStopping
 from schuss.console import print_table
 from schuss.engines import NAMES, cpu, list_engines
 from schuss.errors import InputError, SchussError
@@ -23,7 +23,7 @@ from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import SGD
 from schuss.resources import available_threads
-from schuss.training import EarlyStopping, Training
+from schuss.training import Training
 
 if TYPE_CHECKING:
     from schuss.tables import Encoding
@@ -115,10 +115,19 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench",
         help="measure this machine's peak and the share that training reaches",
-        description="Measure this machine's rate of fused multiply-adds, and what share of it training reaches. The matrix "
-        "products alone are counted as useful; activations and updates are what keeps narrow networks from the peak.",
+        description="Measure what this machine can do at most, and what share of it training reaches: of given layers, or of "
+        "four networks from narrow to wide.",
     )
     bench.set_defaults(command=_bench)
+    bench.add_argument("--layers", metavar="UNITS", help="hidden layers, such as 64,64, of a network of your own")
+    bench.add_argument(
+        "--activation", default="tanh", choices=list(activations.ACTIVATIONS), help="default: %(default)s"
+    )
+    bench.add_argument("--inputs", type=int, default=16, help="default: %(default)s")
+    bench.add_argument("--outputs", type=int, default=1, help="default: %(default)s")
+    bench.add_argument("--samples", type=int, default=10_000, help="default: %(default)s")
+    bench.add_argument("--batch-size", type=int, default=None, help="samples of a step (default: all)")
+    bench.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="default: %(default)s")
     bench.add_argument("--seconds", type=float, default=1.0, help="a network (default: %(default)s)")
     bench.add_argument("--threads", type=int, default=None, help="default: what the process may use")
     return parser
@@ -229,7 +238,7 @@ def _predict(options: argparse.Namespace) -> int:
     from schuss import tables
 
     network, extra = checkpoint.load_with_extra(options.model)
-    if "encoding" not in extra:
+    if "encoding" not in extra or not isinstance(network, Network):
         raise InputError(
             f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train"
         )
@@ -251,56 +260,22 @@ def _engines(_: argparse.Namespace) -> int:
     return 0
 
 
-_BENCH_NETWORKS = (
-    ("4-32-16-1, the articles'", (4, 32, 16, 1), ("sigmoid", "tanh", "linear"), 10_000, None),
-    ("16-64-64-4", (16, 64, 64, 4), ("tanh", "tanh", "linear"), 2048, None),
-    ("16-256-256-4", (16, 256, 256, 4), ("tanh", "tanh", "linear"), 2048, None),
-    ("20-256-256-1", (20, 256, 256, 1), ("relu", "relu", "linear"), 10_000, 256),
-)
-
-
 def _bench(options: argparse.Namespace) -> int:
     threads = options.threads or available_threads()
     if threads < 1 or not 0 < options.seconds < 3600:
         raise InputError("--threads must be at least 1, and --seconds between 0 and 3600")
-    rows = []
-    for title, sizes, names, samples, batch_size in _BENCH_NETWORKS:
-        peak = cpu.fma_peak(np.dtype(np.float32), threads)  # in the same minute: clocks change with the load
-        seconds = _seconds_per_epoch(sizes, names, samples, batch_size, threads, options.seconds)
-        products = [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
-        rate = 2 * samples * (3 * sum(products) - products[0]) / seconds
-        batch = "full" if batch_size is None else str(batch_size)
-        rows.append(
-            (
-                title,
-                str(samples),
-                batch,
-                f"{seconds * 1e3:.3f}",
-                f"{rate / 1e9:.0f}",
-                f"{peak / 1e9:.0f}",
-                f"{rate / peak:.0%}",
-            )
-        )
-    columns = ("network", "samples", "batch", "ms an epoch", "GFLOP/s", "peak", "share")
-    print_table(f"training on {', '.join(cpu.devices())}, float32, {threads} used", columns, rows)
+    dtype = np.dtype(options.dtype)
+    if options.layers:
+        if min(options.inputs, options.outputs, options.samples) < 1:
+            raise InputError("--inputs, --outputs and --samples must be at least 1")
+        hidden = _hidden_layers(options.layers, options.activation)
+        layers = (*hidden, Dense(options.outputs))
+        cases = [limits.Case(options.inputs, layers, options.samples, options.batch_size)]
+    else:
+        cases = list(limits.CASES)
+    found = [limits.measure(case, dtype, threads, options.seconds) for case in cases]
+    peak = np.median([reached.peak for reached in found])
+    title = f"training on {', '.join(cpu.devices())}, {dtype}, {threads} used; FMA peak {peak / 1e9:.0f} GFLOP/s"
+    print_table(title, limits.COLUMNS, [reached.row() for reached in found])
+    print(limits.EXPLANATION)
     return 0
-
-
-def _seconds_per_epoch(
-    sizes: tuple[int, ...], names: tuple[str, ...], samples: int, batch_size: int | None, threads: int, seconds: float
-) -> float:
-    """Return the median time of an epoch over about ``seconds`` of training."""
-    rng = np.random.default_rng(0)
-    x, y = rng.random((samples, sizes[0]), np.float32), rng.random((samples, sizes[-1]), np.float32)
-    network = Network(sizes[0], [Dense(*pair) for pair in zip(sizes[1:], names, strict=True)], seed=0)
-    times: list[float] = []
-    with Training(network, x, y, engine="cpu", batch_size=batch_size, threads=threads) as training:
-        optimizer = SGD(1e-3, 1e-6, 0.9)
-        started = time.perf_counter()
-        training.run(1, optimizer)
-        epochs = max(1, int(seconds / 10 / (time.perf_counter() - started)))
-        while time.perf_counter() - started < seconds or not times:
-            before = time.perf_counter()
-            training.run(epochs, optimizer, record_every=epochs)
-            times.append((time.perf_counter() - before) / epochs)
-    return float(np.median(times))

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from schuss import philox
 from schuss.errors import InputError, unknown_name
 
+Seeds = NDArray[np.uint64]
+
 
 @dataclass(frozen=True)
 class Initializer:
@@ -31,10 +33,12 @@ class Initializer:
     def __repr__(self) -> str:
         return f"<initializer {self.name}>"
 
-    def draw(self, fan_out: int, fan_in: int, seed: int, layer: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return weights (fan_out, fan_in) and biases (fan_out,), keyed by the seed and the layer's index."""
-        weights = philox.normal(fan_out * fan_in, seed, philox.STREAM_WEIGHTS, layer).reshape(fan_out, fan_in)
-        biases = philox.normal(fan_out, seed, philox.STREAM_BIASES, layer)
+    def draw(
+        self, fan_out: int, fan_in: int, seeds: Seeds, layer: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return weights (members, fan_out, fan_in) and biases (members, fan_out), keyed by seed and the layer's index."""
+        weights = philox.normal(fan_out * fan_in, seeds, philox.STREAM_WEIGHTS, layer).reshape(-1, fan_out, fan_in)
+        biases = philox.normal(fan_out, seeds, philox.STREAM_BIASES, layer)
         return weights * self.deviation(fan_in, fan_out), biases * self.bias_deviation
 
 
@@ -52,15 +56,16 @@ class FixedWeights:
         array.flags.writeable = False
         self.weights = array
 
-    def draw(self, fan_out: int, fan_in: int, seed: int, layer: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the given weights, checked against the layer; the seed plays no part."""
-        del seed
+    def draw(
+        self, fan_out: int, fan_in: int, seeds: Seeds, layer: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the given weights, checked against the layer, for every member."""
         if self.weights.shape != (fan_out, fan_in):
             raise InputError(
                 f"layer {layer} has {fan_out} units and {fan_in} inputs, but its initializer array has shape "
                 f"{self.weights.shape}; pass one of shape ({fan_out}, {fan_in})"
             )
-        return self.weights, np.zeros(fan_out)
+        return np.broadcast_to(self.weights, (len(seeds), fan_out, fan_in)), np.zeros((len(seeds), fan_out))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FixedWeights) and np.array_equal(self.weights, other.weights)

@@ -77,20 +77,36 @@ def weight_count(sizes: Sequence[int]) -> int:
 
 
 def views(parameters: NDArray[Any], sizes: Sequence[int]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return for each layer its weights (d[l], d[l-1]) and biases (d[l],), as views of the flat vector."""
+    """Return for each layer its weights (d[l], d[l-1]) and biases (d[l],), as views of the flat vector.
+
+    For parameters (members, p), the views have a first axis of members.
+    """
     pairs = []
+    several = parameters.shape[:-1]
     weights_at, biases_at = 0, weight_count(sizes)
     for fan_in, fan_out in pairwise(sizes):
-        weights = parameters[weights_at : weights_at + fan_in * fan_out].reshape(fan_out, fan_in)
-        pairs.append((weights, parameters[biases_at : biases_at + fan_out]))
+        flat = parameters[..., weights_at : weights_at + fan_in * fan_out]
+        weights = np.lib.stride_tricks.as_strided(
+            flat,
+            (*several, fan_out, fan_in),
+            (*flat.strides[:-1], fan_in * flat.itemsize, flat.itemsize),
+        )
+        pairs.append((weights, parameters[..., biases_at : biases_at + fan_out]))
         weights_at, biases_at = weights_at + fan_in * fan_out, biases_at + fan_out
     return pairs
 
 
-def draw_parameters(inputs: int, layers: Sequence[Dense], seed: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a flat vector of first parameters, keyed by the seed."""
+_MEMBERS_AT_ONCE = 4096  # whose first parameters are drawn together, in float64
+
+
+def draw_parameters(
+    inputs: int, layers: Sequence[Dense], seeds: NDArray[np.uint64], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return first parameters (members, p), each row keyed by its seed."""
     sizes = sizes_of(inputs, layers)
-    parameters = np.empty(parameter_count(sizes), dtype)
-    for number, (layer, (weights, biases)) in enumerate(zip(layers, views(parameters, sizes), strict=True)):
-        weights[:], biases[:] = layer.initializer.draw(layer.units, sizes[number], seed, number)
+    parameters = np.empty((len(seeds), parameter_count(sizes)), dtype)
+    for first in range(0, len(seeds), _MEMBERS_AT_ONCE):
+        some = slice(first, first + _MEMBERS_AT_ONCE)
+        for number, (layer, (weights, biases)) in enumerate(zip(layers, views(parameters[some], sizes), strict=True)):
+            weights[:], biases[:] = layer.initializer.draw(layer.units, sizes[number], seeds[some], number)
     return parameters

@@ -61,9 +61,10 @@ class Network:
     def __init__(
         self, inputs: int, layers: Sequence[Dense], *, seed: int | None = None, dtype: DTypeLike = "float32"
     ) -> None:
-        self.inputs, self.dense, self.dtype = _check(inputs, layers, dtype)
-        self.seed = secrets.randbits(32) if seed is None else _seed(seed)
-        self._parameters: NDArray[Any] = draw_parameters(self.inputs, self.dense, self.seed, self.dtype)
+        self.inputs, self.dense, self.dtype = check_architecture(inputs, layers, dtype)
+        self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
+        seeds = np.array([self.seed], np.uint64)
+        self._parameters: NDArray[Any] = draw_parameters(self.inputs, self.dense, seeds, self.dtype)[0]
 
     @classmethod
     def from_parameters(cls, inputs: int, layers: Sequence[Dense], parameters: NDArray[Any], *, seed: int) -> Self:
@@ -72,8 +73,8 @@ class Network:
         Raises InputError if its length is not the one of such a network.
         """
         network = cls.__new__(cls)
-        network.inputs, network.dense, network.dtype = _check(inputs, layers, parameters.dtype)
-        network.seed = _seed(seed)
+        network.inputs, network.dense, network.dtype = check_architecture(inputs, layers, parameters.dtype)
+        network.seed = check_seed(seed)
         expected = parameter_count(network.sizes)
         if parameters.shape != (expected,) or not parameters.flags.c_contiguous:
             raise InputError(
@@ -137,7 +138,10 @@ class Network:
         )
 
 
-def _check(inputs: int, layers: Sequence[Dense], dtype: DTypeLike) -> tuple[int, tuple[Dense, ...], np.dtype[Any]]:
+def check_architecture(
+    inputs: int, layers: Sequence[Dense], dtype: DTypeLike
+) -> tuple[int, tuple[Dense, ...], np.dtype[Any]]:
+    """Return the arguments of a network in their own types; raise InputError with all that is wrong with them."""
     problems = Problems("make a network")
     try:
         count = index(inputs)
@@ -158,7 +162,8 @@ def _check(inputs: int, layers: Sequence[Dense], dtype: DTypeLike) -> tuple[int,
     return count, given, kind
 
 
-def _seed(seed: int) -> int:
+def check_seed(seed: int) -> int:
+    """Return a seed as an int; raise InputError if it is none."""
     try:
         number = index(seed)
     except TypeError:

@@ -12,49 +12,86 @@ from numpy.typing import NDArray
 
 UInt32 = NDArray[np.uint32]
 
+UInt64 = NDArray[np.uint64]
+
 # The third word of the counter says what the numbers are for, so that no two uses share any.
-STREAM_WEIGHTS, STREAM_BIASES, STREAM_SHUFFLE, STREAM_SEEDS = range(4)
+STREAM_WEIGHTS, STREAM_BIASES, STREAM_SHUFFLE, STREAM_SEEDS, STREAM_MEMBER_SHUFFLE, STREAM_BOOTSTRAP = range(6)
 
 _ROUND_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
+_KEY_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
 _FEISTEL_ROUNDS = 6
 
 
-def philox(counter: UInt32, seed: int) -> UInt32:
-    """Return four random words for each row of ``counter``.
+def philox(counter: UInt32, seed: int | UInt64) -> UInt32:
+    """Return four random words for each counter.
 
-    counter: (n, 4) uint32. seed: the 64-bit key. Returns (n, 4) uint32.
+    counter: (..., 4) uint32. seed: the 64-bit key, or an array of keys that broadcasts against (...). Returns (..., 4).
     """
-    c0, c1, c2, c3 = (counter[:, word].astype(np.uint64) for word in range(4))
-    key0, key1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
+    c0, c1, c2, c3 = (counter[..., word].astype(np.uint64) for word in range(4))
+    key = np.asarray(seed, np.uint64)
+    key0, key1 = key & _LOW, key >> _WORD
     for _ in range(10):
         product0, product1 = _ROUND_MULTIPLIERS[0] * c0, _ROUND_MULTIPLIERS[1] * c2
         c0, c1, c2, c3 = (
-            (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(key0),
+            (product1 >> _WORD) ^ c1 ^ key0,
             product1 & _LOW,
-            (product0 >> np.uint64(32)) ^ c3 ^ np.uint64(key1),
+            (product0 >> _WORD) ^ c3 ^ key1,
             product0 & _LOW,
         )
-        key0 = (key0 + _KEY_INCREMENTS[0]) & 0xFFFFFFFF
-        key1 = (key1 + _KEY_INCREMENTS[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+        key0, key1 = (key0 + _KEY_INCREMENTS[0]) & _LOW, (key1 + _KEY_INCREMENTS[1]) & _LOW
+    return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
 
-def _counters(blocks: int, stream: int, substream: int) -> UInt32:
-    index = np.arange(blocks, dtype=np.uint64)
-    counter = np.empty((blocks, 4), np.uint32)
-    counter[:, 0], counter[:, 1] = index & _LOW, index >> np.uint64(32)
+def _counters(numbers: UInt64, stream: int, substream: int) -> UInt32:
+    counter = np.empty((len(numbers), 4), np.uint32)
+    counter[:, 0], counter[:, 1] = numbers & _LOW, numbers >> _WORD
     counter[:, 2], counter[:, 3] = stream, substream
     return counter
 
 
-def normal(count: int, seed: int, stream: int, substream: int) -> NDArray[np.float64]:
-    """Return ``count`` standard normal numbers (Box-Muller), the same for the same three keys."""
-    words = philox(_counters(-(-count // 4), stream, substream), seed).astype(np.float64)
-    radius = np.sqrt(-2 * np.log((words[:, 0::2] + 1) * 2.0**-32))
-    angle = words[:, 1::2] * (2 * np.pi * 2.0**-32)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(-1)[:count]
+def normal(count: int, seeds: UInt64, stream: int, substream: int) -> NDArray[np.float64]:
+    """Return ``count`` standard normal numbers (Box-Muller) for each seed, (len(seeds), count)."""
+    counters = _counters(np.arange(-(-count // 4), dtype=np.uint64), stream, substream)
+    words = philox(counters[None], seeds[:, None]).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((words[..., 0::2] + 1) * 2.0**-32))
+    angle = words[..., 1::2] * (2 * np.pi * 2.0**-32)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(seeds), -1)[:, :count]
+
+
+def derived_seeds(count: int, seed: int) -> UInt64:
+    """Return seeds that derive from one, (count,); the first do not depend on how many there are."""
+    return _pairs(philox(_counters(np.arange(count, dtype=np.uint64), STREAM_SEEDS, 0), seed))
+
+
+def member_shuffle_seeds(seeds: UInt64, seed: int) -> UInt64:
+    """Return the seeds (members,) of shuffles of their own, for networks of given seeds in a training of a given seed."""
+    return _pairs(philox(_counters(seeds, STREAM_MEMBER_SHUFFLE, 0), seed))
+
+
+def bootstrap_keys(seeds: UInt64, seed: int) -> UInt32:
+    """Return the keys (members, 4) of bootstrap weights, for networks of given seeds in a training of a given seed."""
+    return philox(_counters(seeds, STREAM_BOOTSTRAP, 0), seed)
+
+
+def _pairs(words: UInt32) -> UInt64:
+    return words[:, 0].astype(np.uint64) | words[:, 1].astype(np.uint64) << _WORD
+
+
+_POISSON = (1580030168, 3160060337, 3950075421, 4213413783, 4279248373, 4292415291, 4294609777, 4294923276)
+"""2^32 times the distribution function of Poisson(1) at 0..7, rounded down."""
+
+
+def bootstrap_weights(rows: NDArray[np.int64], keys: UInt32) -> NDArray[np.int64]:
+    """Return how often a member's resampling holds each row: independent Poisson(1) numbers, keyed by the row."""
+    x = rows.astype(np.uint32) ^ keys[0]
+    for key, multiplier, shift in zip(keys[1:], (0xD2511F53, 0xCD9E8D57, 0x2C1B3C6D), (15, 16, 15), strict=True):
+        x = x * np.uint32(multiplier)
+        x ^= (x >> np.uint32(shift)) ^ key
+    x = x * np.uint32(0x297A2D39)
+    x ^= x >> np.uint32(16)
+    counts: NDArray[np.int64] = np.searchsorted(np.array(_POISSON, np.uint32), x, side="right")
+    return counts
 
 
 def shuffle_keys(seed: int, epoch: int) -> UInt32:

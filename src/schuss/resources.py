@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from schuss.errors import InputError
+
 
 def available_threads() -> int:
     """Return the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS, at least 1."""
@@ -24,3 +26,33 @@ def _cgroup_quota(root: Path) -> list[int]:
         except (OSError, ValueError):  # not this version, or "max": no quota
             continue
     return []
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process may still take, by the machine and its cgroup, or None where nobody says."""
+    limits = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        pass
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            root = Path("/sys/fs/cgroup")
+            limits.append(max(0, int((root / limit).read_text()) - int((root / used).read_text())))
+        except (OSError, ValueError):  # not this version, or "max": no limit
+            continue
+    return min(limits, default=None)
+
+
+def check_memory(needed: int, what: str, count: int, of: str) -> None:
+    """Raise InputError if ``needed`` bytes, for ``count`` of something, are more than there are: how many would fit."""
+    room = available_memory()
+    if room is not None and needed > room:
+        raise InputError(
+            f"{what} need {needed / 1e9:.3g} GB but {room / 1e9:.3g} GB of memory are free; "
+            f"about {int(count * (room / needed)):d} {of} would fit"
+        )

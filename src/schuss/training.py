@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from operator import index
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from schuss import costs, engines
-from schuss.arrays import as_matrix, as_weights
+from schuss import costs, engines, philox
+from schuss.arrays import as_weights
+from schuss.checks import EarlyStopping, Model, data_for, validation_for, whole_number
 from schuss.console import progress_bar
 from schuss.costs import Cost
 from schuss.engines.base import DIVERGED, RUNNING, STOPPED, Data, Plan, Watch
 from schuss.errors import DivergenceWarning, InputError, Problems, TrainingError
 from schuss.history import History
+from schuss.interrupts import interrupts
 from schuss.layers import weight_count
 from schuss.network import Network
 from schuss.optimizers import SGD, Segment, schedule
-from schuss.resources import available_threads
+from schuss.population import Population
+from schuss.resources import available_threads, check_memory
 
 Array = NDArray[Any]
 Callback = Callable[["Training", History], "bool | Iterable[int] | None"]
@@ -35,39 +35,19 @@ _CHUNK_SECONDS = 0.1  # the longest that Ctrl-C, callbacks and the progress bar 
 _BLOCK = 1 << 16  # rows that ``cost`` evaluates at a time
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """End a member once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs.
-
-    The cost is looked at every ``record_every`` epochs of the run. restore_best: give the member, when the run ends for
-    whatever reason, the parameters that had the lowest validation cost.
-
-    >>> EarlyStopping(patience=20)
-    EarlyStopping(patience=20, min_delta=0.0, restore_best=True)
-    """
-
-    patience: int = 10
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        problems = Problems("stop early")
-        _whole(self.patience, "patience", problems)
-        if not (isinstance(self.min_delta, int | float) and 0 <= self.min_delta < np.inf):
-            problems.add(f"min_delta must be a number, at least 0; got {self.min_delta!r}")
-        problems.raise_if_any()
-
-
 class Training:
     """Train a model on data: all buffers are made here, once, and freed by ``release`` or at the end of the block.
 
-    model: a Network; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one output. Arrays
-    may be of any real dtype and order; they are packed into the model's dtype. ``cost()`` reads the given arrays again.
+    model: a Network or a Population; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one
+    output. Arrays may be of any real dtype and order; they are packed, once for all members, into the model's dtype.
+    ``cost()`` reads the given arrays again.
 
     cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples. l2: adds l2 / (2 S) sum W^2 to the
     training cost, S being the sum of the weights of a batch (the ``alpha`` of scikit-learn; another thing than an
     optimizer's weight decay). engine: "auto", "cpu" or "reference". batch_size: samples of a step; None or n for
-    full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none.
+    full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none; "member":
+    an order for each member, by its own seed too. bootstrap: resample the data for each member, by ``seed`` and its own:
+    each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
     validation: (x, y) to evaluate after recorded epochs. sample_weight: (n,), none negative. threads: None means the
     smallest of affinity, cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number.
 
@@ -85,7 +65,7 @@ class Training:
 
     def __init__(
         self,
-        model: Network,
+        model: Model,
         x: ArrayLike,
         y: ArrayLike,
         *,
@@ -93,31 +73,38 @@ class Training:
         l2: float = 0.0,
         engine: str = "auto",
         batch_size: int | None = None,
-        shuffle: bool = True,
+        shuffle: bool | Literal["member"] = True,
+        bootstrap: bool = False,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
         threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model, Network):
-            raise InputError(f"cannot train: the model must be a Network; got {model!r}")
+        if not isinstance(model, Network | Population):
+            raise InputError(f"cannot train: the model must be a Network or a Population; got {model!r}")
         problems = Problems("train")
         row = costs.resolve(cost)
-        data, self._given = _data(model, x, y, "", problems)
+        data, self._given = data_for(model, x, y, "", problems)
         if sample_weight is not None:
             weights = as_weights(sample_weight, "sample_weight", len(data.x), model.dtype, problems)
             data = Data(data.x, data.y, weights)
-        held_out = _validation(model, validation, problems)
+        held_out = validation_for(model, validation, problems)
         if not (isinstance(l2, int | float) and 0 <= l2 < np.inf):
             problems.add(f"l2 must be a finite number, at least 0; got {l2!r}")
-        batch = len(data.x) if batch_size is None else _whole(batch_size, "batch_size", problems)
-        workers = available_threads() if threads is None else _whole(threads, "threads", problems)
-        number = _whole(seed, "seed", problems, least=0, most=2**64 - 1)
+        batch = len(data.x) if batch_size is None else whole_number(batch_size, "batch_size", problems)
+        workers = available_threads() if threads is None else whole_number(threads, "threads", problems)
+        number = whole_number(seed, "seed", problems, least=0, most=2**64 - 1)
+        if not isinstance(shuffle, bool | np.bool_) and shuffle != "member":
+            problems.add(f'shuffle must be True, False or "member"; got {shuffle!r}')
         problems.raise_if_any()
 
         self.model = model
         self.engine = engines.choose(engine)
         parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
+        members = len(parameters)
+        check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
+        seeds = np.array([model.seed], np.uint64) if isinstance(model, Network) else model.seeds
+        own_shuffle = philox.member_shuffle_seeds(seeds, number)
         self._plan = Plan(
             sizes=model.sizes,
             activations=model.activations,
@@ -126,14 +113,15 @@ class Training:
             samples=len(data.x),
             batch_size=min(batch, len(data.x)),
             shuffle=bool(shuffle),
-            members=len(parameters),
+            members=members,
             dtype=model.dtype,
-            seed=number,
+            shuffle_seeds=own_shuffle if shuffle == "member" else np.full(members, number, np.uint64),
+            bootstrap_keys=philox.bootstrap_keys(seeds, number) if bootstrap else None,
             threads=workers,
         )
         self._weights = data.weights
         self._validated = held_out is not None
-        self._single = model.parameters.ndim == 1
+        self._single = isinstance(model, Network)
         self._lock = threading.RLock()
         self._running = self._released = False
         self._step = 0
@@ -182,7 +170,7 @@ class Training:
             history = History(None if self._single else self._plan.members, self._validated)
             self._session.begin(self._watch(total, early_stopping, record_every))
             try:
-                with _interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
+                with interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
                     self._run_segments(segments, history, record_every, callbacks, interrupted, advance_bar)
             finally:
                 self._session.finish()
@@ -192,20 +180,20 @@ class Training:
     def cost(self, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Any:
         """Return the cost of the current weights: a number, or (members,) for a population.
 
-        Without arguments, on the training data as they are now, with the l2 term; with x and y, on those, without it.
+        Without arguments, on the training data as they are now, not resampled, with the l2 term; with x and y, on those,
+        without it.
         Raises InputError if they do not fit the network.
         """
         with self._exclusive():
-            weights, given = None, (x, y)
-            if x is None and y is None:
-                weights, given = self._weights, self._given
-            elif x is None or y is None:
+            if (x is None) != (y is None):
                 raise InputError("cost needs both x and y, or neither for the training data")
+            own = x is None or y is None
+            weights = self._weights if own else None
             problems = Problems("evaluate the cost")
-            data, _ = _data(self.model, *given, "", problems)
+            data, _ = data_for(self.model, *(self._given if x is None or y is None else (x, y)), "", problems)
             problems.raise_if_any()
             result = self._mean_cost(Data(data.x, data.y, weights))
-            if x is None:
+            if own:
                 W = self.model.parameters.reshape(self._plan.members, -1)[:, : weight_count(self._plan.sizes)]
                 total = Data(data.x, data.y, weights).total_weight
                 result += 0.5 * self._plan.l2 / total * np.square(W, dtype=np.float64).sum(axis=1)
@@ -268,7 +256,7 @@ class Training:
         problems = Problems("run")
         for _, optimizer in segments:
             optimizer.check_members(self._plan.members)
-        _whole(record_every, "record_every", problems)
+        whole_number(record_every, "record_every", problems)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             problems.add(f"early_stopping must be an EarlyStopping(...); got {early_stopping!r}")
         if early_stopping is not None and not self._validated:
@@ -349,7 +337,7 @@ class Training:
     def _warn_if_diverged(self, history: History) -> None:
         if not history.diverged:
             return
-        if self._single:
+        if isinstance(self.model, Network):
             largest = ", ".join(f"{np.abs(layer.weights).max():.4g}" for layer in self.model.layers)
             what = f"training diverged in epoch {history.diverged[0]}; largest weight of each layer: {largest}"
         else:
@@ -391,64 +379,3 @@ class Training:
                     each = self._plan.cost.value(data.y[rows], a).astype(np.float64)
                     total[member] += each.sum() if data.weights is None else data.weights[rows] @ each
         return total / data.total_weight
-
-
-def _data(
-    model: Network, x: ArrayLike | None, y: ArrayLike | None, prefix: str, problems: Problems
-) -> tuple[Data, tuple[ArrayLike | None, ArrayLike | None]]:
-    """Return x and y packed for a model, and as they were given; add what does not fit to ``problems``."""
-    outputs = model.sizes[-1]
-    rows = as_matrix(x, f"{prefix}x", model.dtype, problems, columns=model.inputs)  # type: ignore[arg-type]
-    targets = as_matrix(y, f"{prefix}y", model.dtype, problems, vector=outputs == 1)  # type: ignore[arg-type]
-    shape = f"({len(rows)}, {outputs})" + (f" or ({len(rows)},)" if outputs == 1 else "")
-    if targets.size and targets.shape[1] != outputs:
-        problems.add(
-            f"{prefix}y has shape {targets.shape} but the network gives {outputs} output{'s' * (outputs != 1)}; "
-            f"pass {prefix}y of shape {shape}"
-        )
-    elif rows.size and targets.size and len(rows) != len(targets):
-        problems.add(f"{prefix}x has {len(rows)} rows but {prefix}y has {len(targets)}; pass one target a sample")
-    elif rows.shape == (0, model.inputs):
-        problems.add(f"{prefix}x has no rows; pass at least one sample")
-    return Data(rows, targets), (x, y)
-
-
-def _validation(model: Network, validation: object, problems: Problems) -> Data | None:
-    if validation is None:
-        return None
-    if not isinstance(validation, tuple | list) or len(validation) != 2:
-        problems.add(f"validation must be a pair (x, y); got {type(validation).__name__}")
-        return None
-    return _data(model, validation[0], validation[1], "validation ", problems)[0]
-
-
-def _whole(value: Any, name: str, problems: Problems, *, least: int = 1, most: int | None = None) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least or (most is not None and number > most):
-        limit = f"at least {least}" if most is None else f"from {least} to {most}"
-        problems.add(f"{name} must be a whole number, {limit}; got {value!r}")
-    return number
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C instead of raising, in the main thread; a second one raises KeyboardInterrupt at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    noted = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        if noted:
-            signal.default_int_handler(number, frame)
-        noted = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: noted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -39,8 +39,9 @@ class Data:
 class Plan:
     """All that an engine needs to know before it allocates; no optimizer.
 
-    sizes: d0..dL. batch_size: samples of a step; the last step of an epoch may have fewer. seed: of the shuffles.
-    threads: how many may work; it never changes a bit of the result.
+    sizes: d0..dL. batch_size: samples of a step; the last step of an epoch may have fewer. shuffle_seeds: (members,), of the
+    shuffles. bootstrap_keys: (members, 4), of each member's resampling, or None. threads: how many may work; it never
+    changes a bit of the result.
     """
 
     sizes: tuple[int, ...]
@@ -52,7 +53,8 @@ class Plan:
     shuffle: bool
     members: int
     dtype: np.dtype[Any]
-    seed: int
+    shuffle_seeds: NDArray[np.uint64]
+    bootstrap_keys: NDArray[np.uint32] | None
     threads: int
 
     @property
@@ -70,14 +72,21 @@ class Plan:
         """Whether the order of the samples matters at all: one full batch is a sum in any order."""
         return self.shuffle and self.batch_size < self.samples
 
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of the samples that a step uses."""
+    def rows(self, step: int, member: int) -> NDArray[np.int64]:
+        """Return the rows of the samples that a step of a member uses."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
         index = np.arange(first, min(first + self.batch_size, self.samples))
         if not self.shuffles:
             return index
-        return philox.permuted(index, self.samples, philox.shuffle_keys(self.seed, epoch))
+        return philox.permuted(index, self.samples, philox.shuffle_keys(int(self.shuffle_seeds[member]), epoch))
+
+    def weights(self, rows: NDArray[np.int64], given: Array, member: int) -> Array:
+        """Return the weights of samples for a member: the given ones, times how often its resampling holds them."""
+        if self.bootstrap_keys is None:
+            return given
+        resampled: Array = given * philox.bootstrap_weights(rows, self.bootstrap_keys[member]).astype(given.dtype)
+        return resampled
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class _Plan(ctypes.Structure):
         ("threads", c_int32),
         ("members", c_int64),
         ("batch", c_int64),
-        ("seed", c_uint64),
+        ("shuffle_seeds", c_void_p),
+        ("bootstrap_keys", c_void_p),
         ("l2", c_double),
     )
 
@@ -79,7 +80,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
     "schuss_state": (c_void_p, (c_void_p, c_int32)),
     "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
-    "schuss_peak": (c_double, (c_int32, c_int32, c_double)),
+    "schuss_limit": (c_double, (c_int32, c_int32, c_int32, c_double)),
 }
 
 
@@ -152,7 +153,25 @@ def devices() -> tuple[str, ...]:
 
 def fma_peak(dtype: np.dtype[Any], threads: int, seconds: float = 0.2) -> float:
     """Return the measured rate of fused multiply-adds, in FLOP/s, of all threads together."""
-    return float(library().schuss_peak(dtype.itemsize, threads, seconds))
+    return float(library().schuss_limit(0, dtype.itemsize, threads, seconds))
+
+
+def read_bandwidth(threads: int, seconds: float = 0.2) -> float:
+    """Return the measured bytes/s that all threads together read from memory."""
+    return float(library().schuss_limit(1, 4, threads, seconds))
+
+
+def barrier_seconds(threads: int, seconds: float = 0.1) -> float:
+    """Return the measured cost of a barrier of the threads."""
+    return 1 / float(library().schuss_limit(2, 4, threads, seconds)) if threads > 1 else 0.0
+
+
+def activation_rate(activation: Activation, dtype: np.dtype[Any], threads: int, seconds: float = 0.05) -> float:
+    """Return the measured values/s of an activation, of all threads together, on numbers in the first cache."""
+    native = library()
+    return float(
+        native.schuss_limit(3 + native.schuss_activation(activation.name.encode()), dtype.itemsize, threads, seconds)
+    )
 
 
 def _network(sizes: tuple[int, ...], activations: tuple[Activation, ...], dtype: np.dtype[Any]) -> _Network:
@@ -197,7 +216,8 @@ class NativeSession:
             threads=plan.threads,
             members=plan.members,
             batch=plan.batch_size,
-            seed=plan.seed,
+            shuffle_seeds=_address(plan.shuffle_seeds),
+            bootstrap_keys=_address(plan.bootstrap_keys),
             l2=plan.l2,
         )
         held_out = None if validation is None else byref(_data(validation))

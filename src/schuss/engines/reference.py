@@ -81,7 +81,7 @@ class ReferenceSession:
         self._validation = None if validation is None else _copied(validation)
         everyone = np.ones(plan.samples, plan.dtype)
         self._sample_weights = everyone if data.weights is None else data.weights
-        self._epoch_cost = np.zeros(plan.members)
+        self._epoch_cost, self._epoch_weight = np.zeros(plan.members), np.zeros(plan.members)
         self._best_cost = np.full(plan.members, np.inf)
         self._best_epoch = np.zeros(plan.members, np.int64)
         self._best = np.zeros_like(parameters)
@@ -108,11 +108,12 @@ class ReferenceSession:
         for step in range(first_step, first_step + steps):
             epoch, batch = divmod(step, plan.steps_per_epoch)
             if batch == 0:
-                self._epoch_cost[:] = 0
+                self._epoch_cost[:] = self._epoch_weight[:] = 0
             for member in np.flatnonzero(fate == RUNNING).tolist():
                 self._step(member, step, rates[member], optimizer)
             if batch == plan.steps_per_epoch - 1:
-                costs.append(np.where(fate == RUNNING, self._epoch_cost / self._data.total_weight, np.nan))
+                with np.errstate(invalid="ignore"):  # 0 / 0: a member whose samples all weigh nothing
+                    costs.append(np.where(fate == RUNNING, self._epoch_cost / self._epoch_weight, np.nan))
                 validation_costs.append(self._look(epoch + 1))
         shape = (len(costs), plan.members)
         recorded = np.reshape(np.array(costs), shape)
@@ -120,8 +121,8 @@ class ReferenceSession:
 
     def _step(self, member: int, step: int, rates: Array, optimizer: SGD) -> None:
         plan, data, state = self._plan, self._data, self._state
-        rows = plan.rows(step)
-        w = self._sample_weights[rows]
+        rows = plan.rows(step, member)
+        w = plan.weights(rows, self._sample_weights[rows], member)
         S = float(w.sum(dtype=np.float64))
         if S == 0:
             return
@@ -133,6 +134,7 @@ class ReferenceSession:
             state["fate"][member], state["fate_epoch"][member] = DIVERGED, step // plan.steps_per_epoch + 1
             return
         self._epoch_cost[member] += S * cost
+        self._epoch_weight[member] += S
         parameters[:], velocity[:] = new
 
     def _look(self, epoch: int) -> Array:
@@ -167,9 +169,11 @@ class ReferenceSession:
 
     def value_and_gradient(self, step: int) -> tuple[Array, Array]:
         """Return costs and gradients (see ``Session``)."""
-        plan, data, rows = self._plan, self._data, self._plan.rows(step)
-        x, y, w = data.x[rows], data.y[rows], self._sample_weights[rows]
-        pairs = [cost_and_gradient(plan, member, x, y, w) for member in self._state["parameters"]]
+        plan, data, pairs = self._plan, self._data, []
+        for member, parameters in enumerate(self._state["parameters"]):
+            rows = plan.rows(step, member)
+            w = plan.weights(rows, self._sample_weights[rows], member)
+            pairs.append(cost_and_gradient(plan, parameters, data.x[rows], data.y[rows], w))
         return np.array([cost for cost, _ in pairs]), np.stack([gradient for _, gradient in pairs])
 
     def predict(self, x: Array) -> Array:

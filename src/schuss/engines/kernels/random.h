@@ -41,3 +41,17 @@ static inline void shuffle_keys(uint64_t seed, uint64_t epoch, uint32_t keys[8])
     }                                                                                 \
     (x) = (left << right_bits) | right;                                               \
   } while (0)
+
+/* How often a resampling holds row x: a Poisson(1) number, keyed by four words. */
+static inline uint32_t bootstrap_weight(uint32_t x, const uint32_t keys[4]) {
+  x = (x ^ keys[0]) * 0xD2511F53u;
+  x ^= (x >> 15) ^ keys[1];
+  x *= 0xCD9E8D57u;
+  x ^= (x >> 16) ^ keys[2];
+  x *= 0x2C1B3C6Du;
+  x ^= (x >> 15) ^ keys[3];
+  x *= 0x297A2D39u;
+  x ^= x >> 16; /* below: 2^32 times the distribution function of Poisson(1) at 0..7 */
+  return (x >= 1580030168u) + (x >= 3160060337u) + (x >= 3950075421u) + (x >= 4213413783u) + (x >= 4279248373u) +
+         (x >= 4292415291u) + (x >= 4294609777u) + (x >= 4294923276u);
+}

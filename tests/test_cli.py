@@ -170,6 +170,51 @@ def test_ctrl_c_keeps_what_was_learned():
     assert np.isfinite(network.parameters).all()
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_sweep_keeps_the_best(capsys, ensemble):
+    path = str(DIABETES)
+    options = [
+        "--layers",
+        "8",
+        "--layers",
+        "4,4",
+        "--learning-rate",
+        "0.003..0.1",
+        "--draws",
+        "6",
+        "--batch-size",
+        "32,full",
+    ]
+    extra = ["--epochs", "30", "--halving"] + ["--ensemble"] * ensemble
+    assert main(["sweep", path, "--target", "progression", *options, *extra]) == 0
+    out = capsys.readouterr().out
+    assert "the best of 6 settings on 3 seeds" in out
+    assert "linear least squares" in out
+    assert Path("diabetes.png").stat().st_size > 5000
+    assert main(["predict", "diabetes.safetensors", path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ("progression,progression deviation" if ensemble else "progression")
+    assert len(lines) == 443
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rate", "fast"], "--learning-rate must be like 0.1"),
+        (["--learning-rate", "1..0.1"], "a range needs low < high"),
+        (["--batch-size", "many"], "--batch-size must be like 32"),
+        (["--layers", "8,x"], "--layers must be numbers of units"),
+        (["--activation", "tanh,tan"], "unknown activation 'tan'"),
+        (["--learning-rate", "0.1", "--weight-decay", "0", "--layers", "4"], "at least two settings"),
+    ],
+)
+def test_what_a_sweep_refuses(capsys, options, message):
+    path = str(DIABETES)
+    assert main(["sweep", path, "--target", "progression", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("diabetes.safetensors").exists()
+
+
 def test_engines_and_bench_print_tables(capsys):
     assert main(["engines"]) == 0
     assert "reference" in capsys.readouterr().out

@@ -18,8 +18,10 @@ RANKS = [
     {"network", "history", "ensembles"},
     {"population"},
     {"checkpoint", "checks", "console", "tables"},
-    {"training"},
-    {"limits"},
+    {"training", "candidates"},
+    {"comparison", "limits"},
+    {"sweeps"},
+    {"table_commands"},
     {"cli", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

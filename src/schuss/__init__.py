@@ -11,6 +11,7 @@
 True
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from schuss.checks import EarlyStopping
@@ -32,10 +33,14 @@ from schuss.population import Population
 from schuss.training import Training
 
 if TYPE_CHECKING:
+    from schuss.candidates import Range
     from schuss.checkpoint import load
+    from schuss.comparison import Comparison, Setting, compare
+    from schuss.sweeps import Sweep, sweep
 
 __all__ = [
     "SGD",
+    "Comparison",
     "Dense",
     "DivergenceWarning",
     "EarlyStopping",
@@ -46,20 +51,34 @@ __all__ = [
     "ModelFileError",
     "Network",
     "Population",
+    "Range",
     "SchussError",
+    "Setting",
+    "Sweep",
     "Training",
     "TrainingError",
+    "compare",
     "list_engines",
     "load",
+    "sweep",
 ]
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    """Import what reads model files when it is first asked for: most programs only train."""
-    if name == "load":
-        from schuss.checkpoint import load
+_LATE = {
+    "load": "checkpoint",
+    "Comparison": "comparison",
+    "Setting": "comparison",
+    "compare": "comparison",
+    "Range": "candidates",
+    "Sweep": "sweeps",
+    "sweep": "sweeps",
+}
 
-        return load
-    raise AttributeError(f"module 'schuss' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Import what only some programs need when it is first asked for: it keeps ``import schuss`` short."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'schuss' has no attribute {name!r}")
+    return getattr(import_module(f"schuss.{_LATE[name]}"), name)

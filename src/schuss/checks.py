@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from schuss.arrays import as_matrix
 from schuss.engines.base import Data
-from schuss.errors import Problems
+from schuss.errors import InputError, Problems
 from schuss.network import Network
 from schuss.population import Population
 
@@ -81,3 +81,11 @@ def whole_number(value: Any, name: str, problems: Problems, *, least: int = 1, m
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
         problems.add(f"{name} must be a whole number, {limit}; got {value!r}")
     return number
+
+
+def columns_of(x: ArrayLike) -> int:
+    """Return how many inputs a table has; raise InputError if it is none."""
+    shape = np.shape(x)
+    if len(shape) != 2 or shape[1] < 1:
+        raise InputError(f"x must be a table of shape (n, inputs); got shape {shape}")
+    return int(shape[1])

@@ -1,37 +1,29 @@
-"""The command line: ``schuss train | predict | engines | bench``."""
+"""The command line: ``schuss train | sweep | predict | engines | bench``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import schuss
-from schuss import activations, checkpoint, limits
-from schuss.checks import EarlyStopping
+from schuss import activations, limits, table_commands
 from schuss.console import print_table
 from schuss.engines import NAMES, cpu, list_engines
 from schuss.errors import InputError, SchussError
-from schuss.history import History
 from schuss.layers import Dense
-from schuss.network import Network
-from schuss.optimizers import SGD
 from schuss.resources import available_threads
-from schuss.training import Training
 
-if TYPE_CHECKING:
-    from schuss.tables import Encoding
-
-Array = NDArray[Any]
-
-EXIT_INTERRUPTED = 130
 EXIT_WRONG = 2
+
+_SWEEP_RULES = """\
+Numbers are one value, several (0.01,0.1,1), or a range to draw from (0.001..1: evenly on a logarithmic scale; 0..0.9, from
+zero: evenly). --layers 32,16 --layers 8 tries both; --batch-size and --activation take several, separated by commas.
+
+"""
 
 _TRAIN_RULES = """\
 A numeric column becomes one feature, a missing value its median, marked by a second feature. A text column becomes one
@@ -54,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_WRONG
     except KeyboardInterrupt:
         print("schuss: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return table_commands.EXIT_INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,15 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="learn a column of a table", description="Learn a numeric column of a table.", epilog=_TRAIN_RULES
     )
-    train.set_defaults(command=_train)
-    train.add_argument("table", help="a .csv (UTF-8, with a header) or .parquet file")
-    train.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
-    train.add_argument(
-        "--ignore", action="append", default=[], metavar="COLUMN", help="a column not to learn from; may be repeated"
-    )
-    train.add_argument(
-        "--model", type=Path, metavar="FILE", help="the model file to write (default: TABLE.safetensors, here)"
-    )
+    train.set_defaults(command=table_commands.train)
+    _add_table_arguments(train)
     train.add_argument("--layers", default="32,16", metavar="UNITS", help="hidden layers (default: %(default)s)")
     train.add_argument(
         "--activation",
@@ -92,15 +77,40 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float, default=0.01, help="default: %(default)s")
     train.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
     train.add_argument("--momentum", type=float, default=0.9, help="default: %(default)s")
-    train.add_argument("--test-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
-    train.add_argument("--validation-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
-    train.add_argument(
-        "--seed", type=int, default=0, help="of the split, the first weights and the shuffles (default: %(default)s)"
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="try many settings on a column of a table, and keep the best",
+        description="Train many settings on several seeds each, rank them on the validation rows, and keep the best.",
+        epilog=_SWEEP_RULES + _TRAIN_RULES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument("--engine", default="auto", choices=["auto", *NAMES], help="default: %(default)s")
+    sweep.set_defaults(command=table_commands.sweep)
+    _add_table_arguments(sweep)
+    sweep.add_argument(
+        "--layers",
+        action="append",
+        metavar="UNITS",
+        help="hidden layers to try; may be repeated (default: 32,16 and 16)",
+    )
+    sweep.add_argument("--activation", default="tanh", metavar="NAMES", help="such as tanh,relu (default: %(default)s)")
+    sweep.add_argument("--batch-size", default="32", metavar="SIZES", help="such as 32,128,full (default: %(default)s)")
+    for name, default in (("learning-rate", "0.001..0.3"), ("weight-decay", "0,0.01,0.1"), ("momentum", "0.9")):
+        sweep.add_argument(f"--{name}", default=default, metavar="NUMBERS", help="default: %(default)s")
+    sweep.add_argument(
+        "--draws", type=int, help="settings drawn at random (default: the whole grid, or 20 with a range)"
+    )
+    sweep.add_argument("--seeds", type=int, default=3, help="networks of each setting (default: %(default)s)")
+    sweep.add_argument("--epochs", type=int, default=300, help="of each setting (default: %(default)s)")
+    sweep.add_argument(
+        "--halving", action="store_true", help="stop the worse half after 1/8, 1/4 and 1/2 of the epochs"
+    )
+    sweep.add_argument(
+        "--ensemble", action="store_true", help="keep all networks of the best setting, which predict their mean"
+    )
 
     predict = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")
-    predict.set_defaults(command=_predict)
+    predict.set_defaults(command=table_commands.predict)
     predict.add_argument("model", type=Path, help="a file written by schuss train")
     predict.add_argument("table", help="a .csv or .parquet file with the columns of the training, in any order")
     predict.add_argument(
@@ -133,122 +143,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
-    from schuss import tables
-
-    hidden = _hidden_layers(options.layers, options.activation)
-    model_path = options.model or Path(Path(options.table).stem + ".safetensors")
-    if not model_path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(model_path.parent)!r} to write the model to")
-    picture_path = model_path.with_suffix(".png")
-    table, dropped = tables.rows_with_target(tables.read_table(options.table), options.target)
-    split = _split(len(table), options)
-    training, validation, test = (table[rows] for rows in split)
-    if training[options.target].n_unique() < 2:
-        raise InputError(f"column {options.target!r} is constant in the training rows; there is nothing to learn")
-    encoding, notes = tables.Encoding.learn(training, options.target, options.ignore)
-    if dropped:
-        notes.append(f"{dropped} rows without a value in {options.target!r} are left out")
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-
-    x, y = encoding.x(training), encoding.y(training)
-    network = Network(x.shape[1], [*hidden, Dense(1)], seed=options.seed)
-    optimizer = SGD(options.learning_rate, options.weight_decay, options.momentum)
-    print(
-        f"{len(x)} rows to learn from, {len(validation)} to validate, {len(test)} to test; {x.shape[1]} features; {network!r}"
+def _add_table_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("table", help="a .csv (UTF-8, with a header) or .parquet file")
+    command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
+    command.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="a column not to learn from; may be repeated"
     )
-    started = time.perf_counter()
-    with Training(
-        network,
-        x,
-        y,
-        engine=options.engine,
-        batch_size=options.batch_size,
-        validation=(encoding.x(validation), encoding.y(validation)),
-        seed=options.seed,
-    ) as session:
-        history = session.run(
-            options.epochs, optimizer, early_stopping=EarlyStopping(options.patience), progress=sys.stderr.isatty()
-        )
-        engine = session.engine
-    seconds = time.perf_counter() - started
-    checkpoint.save(network, model_path, extra={"encoding": encoding.to_dict()})
-    history.plot(picture_path)
-    _report(history, seconds, engine, _test_errors(network, encoding, training, test), options.target)
-    print(f"model: {model_path}\nlearning curve: {picture_path}")
-    if history.interrupted:
-        print("interrupted: what was learned until then is in the model", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
-
-
-def _hidden_layers(text: str, activation: str) -> list[Dense]:
-    try:
-        units = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise InputError(f"--layers must be numbers of units such as 32,16; got {text!r}") from None
-    return [Dense(count, activation) for count in units]
-
-
-def _split(rows: int, options: argparse.Namespace) -> list[list[int]]:
-    """Return the row numbers to train, validate and test on, by the seed."""
-    shares = options.test_share, options.validation_share
-    if not (min(shares) > 0 and sum(shares) < 1):
-        raise InputError(f"the test and validation shares must be above 0 and leave rows to learn from; got {shares}")
-    test, validation = (max(1, round(rows * share)) for share in shares)
-    order = np.random.default_rng(options.seed).permutation(rows)
-    return [
-        sorted(part.tolist()) for part in (order[test + validation :], order[test : test + validation], order[:test])
-    ]
-
-
-def _test_errors(network: Network, encoding: Encoding, training: Any, test: Any) -> dict[str, Array]:
-    """Return the errors on the test rows, in the target's units: of the network, least squares, and the mean."""
-    x, y = encoding.x(training), encoding.y(training)
-    test_x = encoding.x(test)
-    observed = encoding.prediction(encoding.y(test)[:, None])
-
-    def with_one(features: Array) -> Array:
-        return np.hstack([features, np.ones((len(features), 1))])
-
-    coefficients = np.linalg.lstsq(with_one(x), y, rcond=None)[0]
-    return {
-        "network": encoding.prediction(network(test_x)) - observed,
-        "linear least squares": encoding.prediction((with_one(test_x) @ coefficients)[:, None]) - observed,
-        "mean of the training rows": encoding.target_mean - observed,
-    }
-
-
-def _report(history: History, seconds: float, engine: str, errors: dict[str, Array], target: str) -> None:
-    print(f"{history!r} in {seconds:.2f} s on {engine}")
-    variance = errors["mean of the training rows"].var()
-    rows = []
-    for name, error in errors.items():
-        squared = float(np.square(error).mean())
-        r2 = f"{1 - squared / variance:.3f}" if variance > 0 else "-"
-        rows.append((name, f"{squared**0.5:.4g}", f"{np.abs(error).mean():.4g}", r2))
-    count = len(errors["network"])
-    print_table(
-        f"errors of {target} on {count} test rows", ("prediction by", "root mean square", "mean absolute", "R2"), rows
+    command.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model file to write (default: TABLE.safetensors, here)"
     )
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from schuss import tables
-
-    network, extra = checkpoint.load_with_extra(options.model)
-    if "encoding" not in extra or not isinstance(network, Network):
-        raise InputError(
-            f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train"
-        )
-    encoding = tables.Encoding.from_dict(extra["encoding"])
-    table = tables.read_table(options.table)
-    x = encoding.x(table)
-    for note in encoding.unseen(table):
-        print(f"note: {note}", file=sys.stderr)
-    tables.write_table({encoding.target: encoding.prediction(network(x))}, options.output)
-    return 0
+    command.add_argument("--test-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
+    command.add_argument("--validation-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="of the split, the first weights and the shuffles (default: %(default)s)"
+    )
+    command.add_argument("--engine", default="auto", choices=["auto", *NAMES], help="default: %(default)s")
 
 
 def _engines(_: argparse.Namespace) -> int:
@@ -268,7 +177,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.layers:
         if min(options.inputs, options.outputs, options.samples) < 1:
             raise InputError("--inputs, --outputs and --samples must be at least 1")
-        hidden = _hidden_layers(options.layers, options.activation)
+        hidden = table_commands.hidden_layers(options.layers, options.activation)
         layers = (*hidden, Dense(options.outputs))
         cases = [limits.Case(options.inputs, layers, options.samples, options.batch_size)]
     else:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from schuss.errors import InputError, SchussError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class History:
@@ -95,24 +98,9 @@ class History:
         target: a file to write (its ending names the format), axes to draw on, or None for new ones. Returns the axes.
         Raises SchussError where matplotlib is not installed.
         """
-        try:
-            from matplotlib.axes import Axes
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise SchussError("history.plot() needs matplotlib: pip install 'schuss[cli]'") from None
-        if isinstance(target, Axes):
-            axes = target
-        elif target is None:
-            from matplotlib import pyplot
-
-            axes = pyplot.subplots(figsize=(7, 4), layout="constrained")[1]
-        else:
-            figure = Figure(figsize=(7, 4), layout="constrained")
-            axes = figure.subplots()
-            self._draw(axes)
-            figure.savefig(target, dpi=150)
-            return axes
+        axes, finish = axes_for(target, "history.plot()")
         self._draw(axes)
+        finish()
         return axes
 
     def _draw(self, axes: Axes) -> None:
@@ -144,3 +132,31 @@ class History:
         parts += [f"{len(self.stopped)} stopped early"] * bool(self.stopped)
         parts += ["interrupted"] * self.interrupted
         return f"History({', '.join(parts)})"
+
+
+def panels(
+    count: int, target: str | os.PathLike[str] | None, what: str
+) -> tuple[Figure, list[Axes], Callable[[], None]]:
+    """Return a figure of some axes side by side, and what to call when they are drawn: it writes a file, if one is given.
+
+    Raises SchussError, naming ``what`` was asked, where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SchussError(f"{what} needs matplotlib: pip install 'schuss[cli]'") from None
+    if target is None:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=(max(7, 3.5 * count), 4), layout="constrained")
+        return figure, list(figure.subplots(1, count, squeeze=False)[0]), lambda: None
+    figure = Figure(figsize=(max(7, 3.5 * count), 4), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0]), lambda: figure.savefig(target, dpi=150)
+
+
+def axes_for(target: str | os.PathLike[str] | Axes | None, what: str) -> tuple[Axes, Callable[[], None]]:
+    """Return axes to draw on, given ones or new ones, and what to call when they are drawn (see ``panels``)."""
+    if target is None or isinstance(target, str | os.PathLike):
+        _, axes, finish = panels(1, target, what)
+        return axes[0], finish
+    return target, lambda: None

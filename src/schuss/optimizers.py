@@ -69,6 +69,15 @@ class SGD:
                     f"pass one number, or one a member"
                 )
 
+    def short(self) -> str:
+        """Return the description without what has its default."""
+        parts = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"SGD({', '.join(parts)})"
+
     def table(self, members: int) -> NDArray[np.float64]:
         """Return (members, 3): the learning rate, weight decay and momentum of each member."""
         columns = [np.broadcast_to(v, members) for v in (self.learning_rate, self.weight_decay, self.momentum)]

@@ -181,6 +181,11 @@ def rows_with_target(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, in
     return kept, len(table) - len(kept)
 
 
+def frame(columns: dict[str, Any]) -> pl.DataFrame:
+    """Return columns as a table."""
+    return pl.DataFrame(columns)
+
+
 def write_table(columns: dict[str, Any], path: str | os.PathLike[str] | None) -> None:
     """Write columns as CSV or Parquet, by the ending of the name, or as CSV to standard output for None."""
     table = pl.DataFrame(columns)

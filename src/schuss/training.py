@@ -124,6 +124,7 @@ class Training:
         self._single = isinstance(model, Network)
         self._lock = threading.RLock()
         self._running = self._released = False
+        self._retired = np.zeros(members, bool)
         self._step = 0
         self._steps_per_second = 0.0
         self._session = engines.open_session(self.engine, self._plan, parameters, data, held_out)
@@ -161,7 +162,9 @@ class Training:
         segments = schedule(epochs, optimizer)
         self._check_run(segments, early_stopping, record_every, callbacks)
         with self._exclusive(), self._one_run():
-            if not (self._session.read("fate") != DIVERGED).any():
+            if self._retired.all():
+                raise TrainingError("every member was retired; revive(members) takes them back in")
+            if not ((self._session.read("fate") != DIVERGED) & ~self._retired).any():
                 raise TrainingError(
                     "every member has diverged, and its last finite parameters are kept; to go on, call revive() and "
                     "use a smaller learning rate"
@@ -169,6 +172,7 @@ class Training:
             total = sum(count for count, _ in segments)
             history = History(None if self._single else self._plan.members, self._validated)
             self._session.begin(self._watch(total, early_stopping, record_every))
+            self._leave_out()
             try:
                 with interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
                     self._run_segments(segments, history, record_every, callbacks, interrupted, advance_bar)
@@ -218,8 +222,21 @@ class Training:
             fate, velocity = self._session.read("fate"), self._session.read("velocity")
             chosen = np.flatnonzero(fate == DIVERGED) if members is None else np.array(list(members), np.int64)
             fate[chosen], velocity[chosen] = RUNNING, 0
+            self._retired[chosen] = False
             self._session.write("fate", fate)
             self._session.write("velocity", velocity)
+
+    def retire(self, members: Iterable[int]) -> None:
+        """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in."""
+        with self._exclusive():
+            self._retired[np.array(list(members), np.int64)] = True
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Which members have left the finite numbers and were not revived, (members,)."""
+        with self._exclusive():
+            found: NDArray[np.bool_] = self._session.read("fate") == DIVERGED
+            return found
 
     def release(self) -> None:
         """Free all buffers. The model keeps its parameters; this Training cannot be used again."""
@@ -264,6 +281,12 @@ class Training:
         if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
             problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
         problems.raise_if_any()
+
+    def _leave_out(self) -> None:
+        if self._retired.any():
+            fate = self._session.read("fate")
+            fate[self._retired & (fate == RUNNING)] = STOPPED
+            self._session.write("fate", fate)
 
     def _watch(self, epochs: int, early_stopping: EarlyStopping | None, record_every: int) -> Watch:
         last_epoch = self.epochs + epochs

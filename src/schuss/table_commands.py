@@ -1,0 +1,256 @@
+"""The commands on tables: ``schuss train``, ``sweep`` and ``predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schuss import checkpoint, sweeps
+from schuss.candidates import Range
+from schuss.checks import EarlyStopping, Model
+from schuss.console import print_table
+from schuss.errors import InputError
+from schuss.layers import Dense
+from schuss.network import Network
+from schuss.optimizers import SGD
+from schuss.training import Training
+
+if TYPE_CHECKING:
+    from schuss.tables import Encoding
+
+Array = NDArray[Any]
+
+EXIT_INTERRUPTED = 130
+
+
+def train(options: argparse.Namespace) -> int:
+    """Run ``schuss train``; return the exit status."""
+    hidden = hidden_layers(options.layers, options.activation)
+    prepared = _prepare(options)
+    training, validation, test, encoding = prepared.training, prepared.validation, prepared.test, prepared.encoding
+    model_path, picture_path = prepared.model_path, prepared.model_path.with_suffix(".png")
+
+    x, y = encoding.x(training), encoding.y(training)
+    network = Network(x.shape[1], [*hidden, Dense(1)], seed=options.seed)
+    optimizer = SGD(options.learning_rate, options.weight_decay, options.momentum)
+    print(
+        f"{len(x)} rows to learn from, {len(validation)} to validate, {len(test)} to test; {x.shape[1]} features; {network!r}"
+    )
+    started = time.perf_counter()
+    with Training(
+        network,
+        x,
+        y,
+        engine=options.engine,
+        batch_size=options.batch_size,
+        validation=(encoding.x(validation), encoding.y(validation)),
+        seed=options.seed,
+    ) as session:
+        history = session.run(
+            options.epochs, optimizer, early_stopping=EarlyStopping(options.patience), progress=sys.stderr.isatty()
+        )
+        engine = session.engine
+    seconds = time.perf_counter() - started
+    checkpoint.save(network, model_path, extra={"encoding": encoding.to_dict()})
+    history.plot(picture_path)
+    print(f"{history!r} in {seconds:.2f} s on {engine}")
+    _print_errors(_test_errors(network, encoding, training, test), options.target)
+    print(f"model: {model_path}\nlearning curve: {picture_path}")
+    if history.interrupted:
+        print("interrupted: what was learned until then is in the model", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A table, read, split and encoded, and where the model will go."""
+
+    training: Any
+    validation: Any
+    test: Any
+    encoding: Encoding
+    model_path: Path
+
+
+def _prepare(options: argparse.Namespace) -> _Prepared:
+    """Read and split the table and learn its encoding; print what was left out. Nothing is written yet."""
+    from schuss import tables
+
+    model_path = options.model or Path(Path(options.table).stem + ".safetensors")
+    if not model_path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(model_path.parent)!r} to write the model to")
+    table, dropped = tables.rows_with_target(tables.read_table(options.table), options.target)
+    training, validation, test = (table[rows] for rows in _split(len(table), options))
+    if training[options.target].n_unique() < 2:
+        raise InputError(f"column {options.target!r} is constant in the training rows; there is nothing to learn")
+    encoding, notes = tables.Encoding.learn(training, options.target, options.ignore)
+    if dropped:
+        notes.append(f"{dropped} rows without a value in {options.target!r} are left out")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return _Prepared(training, validation, test, encoding, model_path)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Run ``schuss sweep``; return the exit status."""
+    choices: dict[str, Any] = {
+        name: _numbers(getattr(options, name), name) for name in ("learning_rate", "weight_decay", "momentum")
+    }
+    choices["layers"] = [
+        tuple(dense.units for dense in hidden_layers(text, "tanh")) for text in options.layers or ["32,16", "16"]
+    ]
+    choices["activation"] = [name.strip() for name in options.activation.split(",")]
+    choices["batch_size"] = [_batch(text) for text in options.batch_size.split(",")]
+    prepared = _prepare(options)
+    encoding = prepared.encoding
+    started = time.perf_counter()
+    found = sweeps.sweep(
+        encoding.x(prepared.training),
+        encoding.y(prepared.training),
+        validation=(encoding.x(prepared.validation), encoding.y(prepared.validation)),
+        epochs=options.epochs,
+        draws=options.draws,
+        seeds=options.seeds,
+        seed=options.seed,
+        successive_halving=options.halving,
+        engine=options.engine,
+        progress=sys.stderr.isatty(),
+        **choices,
+    )
+    seconds = time.perf_counter() - started
+    model = found.population() if options.ensemble else found.network
+    checkpoint.save(model, prepared.model_path, extra={"encoding": encoding.to_dict()})
+    picture_path = prepared.model_path.with_suffix(".png")
+    found.plot(picture_path)
+    rows = [
+        (
+            "-".join(map(str, one.layers)) or "none",
+            one.activation,
+            str(one.batch_size or "full"),
+            *(f"{getattr(one, name):.3g}" for name in ("learning_rate", "weight_decay", "momentum")),
+            f"{one.cost:.4g}",
+            f"{one.high - one.low:.2g}",
+            str(one.epochs),
+        )
+        for one in found.candidates[:10]
+    ]
+    columns = ("layers", "function", "batch", "rate", "decay", "mu", "cost", "spread", "epochs")
+    title = (
+        f"the best of {len(found.candidates)} settings on {options.seeds} seeds, by median validation cost; {seconds:.1f} s"
+    )
+    print_table(title, columns, rows)
+    _print_errors(_test_errors(model, encoding, prepared.training, prepared.test), options.target)
+    print(f"model: {prepared.model_path}\npicture: {picture_path}")
+    if found.interrupted:
+        print("interrupted: the table and the model are of what was finished", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _numbers(text: str, name: str) -> Any:
+    """Return the numbers of 0.1, 0.01,0.1 or 0.001..1."""
+    try:
+        if ".." in text:
+            low, high = (float(part) for part in text.split(".."))
+            return Range(low, high, log=low > 0)
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag} must be like 0.1, or 0.01,0.1, or a range 0.001..1; got {text!r}") from None
+
+
+def _batch(text: str) -> int | None:
+    if text.strip() == "full":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--batch-size must be like 32, or 32,128,full; got {text!r}") from None
+
+
+def hidden_layers(text: str, activation: str) -> list[Dense]:
+    """Return the layers of a text such as 32,16."""
+    try:
+        units = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"--layers must be numbers of units such as 32,16; got {text!r}") from None
+    return [Dense(count, activation) for count in units]
+
+
+def _split(rows: int, options: argparse.Namespace) -> list[list[int]]:
+    """Return the row numbers to train, validate and test on, by the seed."""
+    shares = options.test_share, options.validation_share
+    if not (min(shares) > 0 and sum(shares) < 1):
+        raise InputError(f"the test and validation shares must be above 0 and leave rows to learn from; got {shares}")
+    test, validation = (max(1, round(rows * share)) for share in shares)
+    order = np.random.default_rng(options.seed).permutation(rows)
+    return [
+        sorted(part.tolist()) for part in (order[test + validation :], order[test : test + validation], order[:test])
+    ]
+
+
+def _test_errors(model: Model, encoding: Encoding, training: Any, test: Any) -> dict[str, Array]:
+    """Return the errors on the test rows, in the target's units: of the network, least squares, and the mean."""
+    x, y = encoding.x(training), encoding.y(training)
+    test_x = encoding.x(test)
+    observed = encoding.prediction(encoding.y(test)[:, None])
+
+    def with_one(features: Array) -> Array:
+        return np.hstack([features, np.ones((len(features), 1))])
+
+    coefficients = np.linalg.lstsq(with_one(x), y, rcond=None)[0]
+    return {
+        "network": encoding.prediction(_outputs(model, test_x)[0]) - observed,
+        "linear least squares": encoding.prediction((with_one(test_x) @ coefficients)[:, None]) - observed,
+        "mean of the training rows": encoding.target_mean - observed,
+    }
+
+
+def _outputs(model: Model, x: Array) -> tuple[Array, Array | None]:
+    """Return the outputs (n, 1), and for a population, which predicts its mean, the deviation over members."""
+    return (model(x), None) if isinstance(model, Network) else model.ensemble()(x)
+
+
+def _print_errors(errors: dict[str, Array], target: str) -> None:
+    variance = errors["mean of the training rows"].var()
+    rows = []
+    for name, error in errors.items():
+        squared = float(np.square(error).mean())
+        r2 = f"{1 - squared / variance:.3f}" if variance > 0 else "-"
+        rows.append((name, f"{squared**0.5:.4g}", f"{np.abs(error).mean():.4g}", r2))
+    count = len(errors["network"])
+    print_table(
+        f"errors of {target} on {count} test rows", ("prediction by", "root mean square", "mean absolute", "R2"), rows
+    )
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Run ``schuss predict``; return the exit status."""
+    from schuss import tables
+
+    model, extra = checkpoint.load_with_extra(options.model)
+    if "encoding" not in extra:
+        raise InputError(
+            f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train"
+        )
+    encoding = tables.Encoding.from_dict(extra["encoding"])
+    table = tables.read_table(options.table)
+    x = encoding.x(table)
+    for note in encoding.unseen(table):
+        print(f"note: {note}", file=sys.stderr)
+    outputs, deviation = _outputs(model, x)
+    columns = {encoding.target: encoding.prediction(outputs)}
+    if deviation is not None:
+        columns[f"{encoding.target} deviation"] = deviation[:, 0] * encoding.target_deviation
+    tables.write_table(columns, options.output)
+    return 0

@@ -67,11 +67,11 @@ template <class T, class Row> void activate(T *a, T *z, ptrdiff_t count) {
 }
 
 // a <- f(W a_prev + b), and z too where z is not null. a_prev: [panels][ni][width]; a, z: [panels][no][width].
-template <class T, class Row>
+template <class T, class Row, int Units = block_units>
 void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
   for (int panel = 0; panel < panels; panel++) {
     const ptrdiff_t at = (ptrdiff_t)panel * no * width<T>;
-    in_blocks<block_units>(no, 0, [&](auto block, int j0) {
+    in_blocks<Units>(no, 0, [&](auto block, int j0) {
       constexpr int J = block;
       V<T> sum[J][panel_vectors];
       UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
@@ -158,11 +158,11 @@ INLINE void gradient_block(const T *delta, const T *a_prev, T *G, T *g, int ni, 
 }
 
 // The same for a whole layer. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
-template <class T> void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
-  constexpr int rows = 4;
-  in_blocks<rows>(no, 0, [&](auto block, int j) {
+template <class T, int Rows = 4, int Columns = vector_registers == 32 ? 4 : 2>
+void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
+  in_blocks<Rows>(no, 0, [&](auto block, int j) {
     constexpr int J = block;
-    constexpr int columns = J == 1 ? 8 : vector_registers == 32 ? 4 : 2;
+    constexpr int columns = J == 1 ? 8 : Columns;
     bool bias = true;
     in_blocks<columns>(ni, 0, [&](auto inner, int k) {
       constexpr int K = inner;
@@ -211,10 +211,10 @@ template <class T> void transpose_panel(const T *a, int ni, T *strips) {
 // G += sum over samples of delta a_prev^T for a strip of columns, as outer products: each sample adds delta_j times its strip.
 // delta: rows of [panels][no][width], from the first wanted; strips: [panels][..][width][strip], panels strips_stride apart;
 // G: `rows` rows, ni apart, of which `columns` are written; it is overwritten unless add.
-template <class T>
+template <class T, int Rows = strip_rows>
 void gradient_strip(const T *delta, int no, const T *strips, ptrdiff_t strips_stride, T *G, int ni, int rows, int columns,
                     int panels, bool add) {
-  in_blocks<strip_rows>(rows, 0, [&](auto block, int j0) {
+  in_blocks<Rows>(rows, 0, [&](auto block, int j0) {
     constexpr int J = block;
     V<T> sum[J][2] = {};
     const T *d = delta + (ptrdiff_t)j0 * width<T>, *a = strips;

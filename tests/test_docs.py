@@ -27,6 +27,17 @@ def test_enough_docstrings_hold_an_example():
     assert examples >= 15
 
 
+def test_the_examples_of_the_guide_to_populations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for code in re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "populations.md").read_text(), re.DOTALL):
+        exec(compile(code, "populations.md", "exec"), scope)
+    assert scope["best"](scope["held"][0]).shape == (500, 1)
+    assert scope["chosen"].members == 5
+    assert scope["found"].best.cost < 0.1
+    assert Path("sweep.png").exists()
+
+
 def test_the_example_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

@@ -80,7 +80,7 @@ public:
   }
 
 private:
-  static constexpr int rows_of_block = 32 * strip_rows; // work enough for a thread
+  static constexpr int rows_of_block = 8 * strip_rows; // work enough for a thread
 
   void pack(const T *parameters, int l, int k0, int columns, int j0, int rows) {
     const int ni = shape_.sizes[l], no = shape_.sizes[l + 1];

@@ -23,6 +23,7 @@ from schuss.engines import cpu
 from schuss.limits import Case, floor
 from schuss.resources import available_threads
 
+PAUSE = 0.15  # seconds before a turn: the threads of some peers (OpenBLAS) spin on for a while when their work is done
 RESULTS = Path(__file__).parent / "results"
 ALL = list(PEERS)
 FAST = ["PyTorch eager", "JAX, jitted loop"]
@@ -82,6 +83,7 @@ def measure(case: Case, names: list[str], turns: int, seconds: float):
     for _ in range(turns):
         peaks.append(cpu.fma_peak(np.dtype(np.float32), available_threads(), 0.05))
         for name, run in runs.items():
+            time.sleep(PAUSE)
             before = time.perf_counter()
             run(epochs[name])
             times[name].append((time.perf_counter() - before) / epochs[name] * 1e3)

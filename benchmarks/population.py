@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from cpu import processor
+from cpu import PAUSE, processor
 from peers import DECAY, MOMENTUM, versions, with_torch
 
 from schuss import SGD, Dense, Population, Training
@@ -92,6 +92,7 @@ def measure(makers):
         epochs[name] = max(1, int(SECONDS / (time.perf_counter() - before)))
     for _ in range(TURNS):
         for name, run in runs.items():
+            time.sleep(PAUSE)
             before = time.perf_counter()
             run(epochs[name])
             times[name].append((time.perf_counter() - before) / epochs[name])
@@ -107,7 +108,7 @@ def compare(case, members, with_loop):
         "one thread": lambda: with_schuss(case, members, x, y, threads=1),
         "jax.vmap": lambda: with_jax(case, members, x, y),
     }
-    if with_loop:  # of one module after the other; four stand for all, the rest take as long
+    if with_loop:  # one module after the other: one stands for all, the rest take as long
         makers["PyTorch loop"] = lambda: with_torch(case, x, y)
     found = measure(makers)
     each = {name: seconds * 1e3 / (1 if name == "PyTorch loop" else members) for name, seconds in found.items()}

@@ -61,8 +61,9 @@ SCHUSS_EXPORT schuss_session *schuss_open(const schuss_plan *, void *parameters,
                                           const schuss_data *validation_or_null);
 SCHUSS_EXPORT void schuss_close(schuss_session *);
 
-/* Start a run; advance it by some steps, writing the costs (epochs completed, members); end it, restoring the best. */
-SCHUSS_EXPORT void schuss_begin(schuss_session *, const schuss_watch *);
+/* Start a run (returns 0, or 1 when out of memory); advance it by some steps, writing the costs (epochs completed, members); end
+ * it, restoring the best. */
+SCHUSS_EXPORT int32_t schuss_begin(schuss_session *, const schuss_watch *);
 SCHUSS_EXPORT void schuss_advance(schuss_session *, int64_t first_step, int64_t steps, const schuss_sgd *, double *costs,
                                   double *validation_costs);
 SCHUSS_EXPORT void schuss_restore_best(schuss_session *);

@@ -41,7 +41,12 @@ schuss_session *schuss_open(const schuss_plan *plan, void *parameters, const sch
   return nullptr;
 }
 void schuss_close(schuss_session *session) { delete session; }
-void schuss_begin(schuss_session *session, const schuss_watch *watch) { session->begin(*watch); }
+int32_t schuss_begin(schuss_session *session, const schuss_watch *watch) try {
+  session->begin(*watch);
+  return 0;
+} catch (const std::bad_alloc &) {
+  return 1;
+}
 void schuss_advance(schuss_session *session, int64_t first_step, int64_t steps, const schuss_sgd *sgd, double *costs,
                     double *validation_costs) {
   session->advance(first_step, steps, *sgd, costs, validation_costs);

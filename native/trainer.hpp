@@ -60,7 +60,8 @@ template <class T> class Trainer final : public schuss_session {
 public:
   Trainer(const schuss_plan &plan, T *parameters, const schuss_data &data, const schuss_data *validation)
       : shape_(plan.network), plan_(plan), parameters_(parameters),
-        shuffle_seeds_(plan.shuffle_seeds, plan.shuffle_seeds + plan.members), samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
+        shuffle_seeds_(plan.shuffle_seeds, plan.shuffle_seeds + plan.members),
+        samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
                  plan.batch >= data.samples) {
     const int64_t p = shape_.parameters, members = plan.members;
     steps_per_epoch_ = (data.samples + plan.batch - 1) / plan.batch;

@@ -109,7 +109,7 @@ def main():
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     shown = {**found, **wider}
-    for height, (setting, one) in enumerate(reversed(shown.items())):
+    for height, one in enumerate(reversed(shown.values())):
         low, high = one.interval
         finite = np.clip([low, one.ratio, high], 1e-3, 1e3)
         color = {"b is better": "C2", "a is better": "C3"}.get(one.verdict, "gray")

@@ -10,12 +10,13 @@ HEAVY = {"matplotlib", "polars", "rich", "safetensors"}
 
 # Lower modules never import from higher ones; engines never import network or training.
 RANKS = [
-    {"errors", "philox", "interrupts"},
-    {"resources"},
+    {"errors", "philox"},
+    {"resources", "guards"},
     {"activations", "costs", "initializers", "arrays"},
     {"layers", "optimizers"},
     {"engines"},
-    {"network", "history", "ensembles"},
+    {"network", "history"},
+    {"ensembles"},
     {"population"},
     {"checkpoint", "checks", "console", "tables"},
     {"training", "candidates"},

@@ -10,6 +10,23 @@
 using T = float;
 constexpr int turns = 15;
 
+// Counts what is allocated: a step must allocate nothing.
+static std::atomic<long> allocations{0};
+void *operator new(size_t bytes) {
+  allocations++;
+  if (void *p = std::malloc(bytes)) return p;
+  throw std::bad_alloc();
+}
+void *operator new(size_t bytes, std::align_val_t align) {
+  allocations++;
+  if (void *p = std::aligned_alloc((size_t)align, round_up(bytes, (ptrdiff_t)align))) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void *p) noexcept { std::free(p); }
+void operator delete(void *p, size_t) noexcept { std::free(p); }
+void operator delete(void *p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void *p, size_t, std::align_val_t) noexcept { std::free(p); }
+
 static double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
@@ -129,54 +146,76 @@ template <class SchemeOf> void lab_scheme(int H, int batch, SchemeOf make) {
       for (int block = 0; block < scheme->blocks(); block++) scheme->update(round, block, step);
     }
   };
+  const long before = allocations;
+  run();
+  if (allocations != before) printf("WRONG: a step allocates\n"), std::exit(1);
   const double fmas = (3. * shape.weights - 16. * H) * batch / N<T>;
   printf(" %.0f %% |", 100 * fmas / slots(run));
 }
 
-// Activations: slots for a vector, and the largest error over a sample of all floats, in ulp of the exact result.
-static long double exact(const char *name, long double z) {
+// Activations: slots for a vector, and the largest error over a sample of all floats, or all of them, in ulp of the exact result
+// (in double: its own error does not show). It must keep to what docs/mathematics.md promises.
+static double exact(const char *name, double z) {
   const auto is = [&](const char *other) { return std::strcmp(name, other) == 0; };
   if (is("sigmoid")) return 1 / (1 + std::exp(-z));
   if (is("tanh")) return std::tanh(z);
   if (is("elu")) return z > 0 ? z : std::expm1(z);
-  if (is("gelu")) return z * std::erfc(-z / std::sqrt(2.0L)) / 2;
+  if (is("gelu")) return z * std::erfc(-z * std::sqrt(0.5)) / 2;
   if (is("silu")) return z / (1 + std::exp(-z));
   if (is("softplus")) return z > 0 ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z));
   if (is("relu")) return z > 0 ? z : 0;
-  if (is("leaky_relu")) return z > 0 ? z : 0.01L * z;
+  if (is("leaky_relu")) return z > 0 ? z : 0.01 * z;
   return z;
 }
-static void lab_activation(int code, uint64_t step) {
+struct Worst {
+  double error = 0, at = 0;
+};
+static Worst worst_of(int code, uint64_t first, uint64_t end, uint64_t step) {
   const char *name = activation::names[code];
-  Buffer<T> a(16 * width<T>);
-  std::vector<T> in(a.size());
-  std::uniform_real_distribution<T> uniform(-4, 4);
-  for (auto &z : in) z = uniform(engine);
-  const double taken = slots([&] {
-    std::copy(in.begin(), in.end(), a.begin());
-    activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, a.size()); });
-  });
-  double worst = 0, at = 0;
-  const bool absolute = std::strcmp(name, "gelu") == 0; // promised within eps max(1, |x|)
-  for (uint64_t bits = 0; bits < (uint64_t(1) << 32);) {
-    for (auto &z : a) {
+  const bool absolute = std::strcmp(name, "gelu") == 0; // promised within 4 eps max(1, |x|)
+  Buffer<T> in(64 * width<T>), a(in.size());
+  Worst worst;
+  for (uint64_t bits = first; bits < end;) {
+    for (auto &z : in) {
       const uint32_t pattern = (uint32_t)bits;
       std::memcpy(&z, &pattern, 4);
       bits += step;
     }
-    std::copy(a.begin(), a.end(), in.begin());
+    a = in;
     activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, a.size()); });
     for (size_t i = 0; i < a.size(); i++) {
       if (!std::isfinite(in[i])) continue;
-      const long double wanted = exact(name, in[i]);
+      const double wanted = exact(name, in[i]);
       if (!absolute && std::fabs(wanted) < std::numeric_limits<T>::min()) continue; // subnormal results are exempt
-      const long double unit = absolute ? std::numeric_limits<T>::epsilon() * std::max(1.0f, std::fabs(in[i]))
-                                        : std::ldexp(1.0L, std::ilogb(wanted) - std::numeric_limits<T>::digits + 1);
-      const double error = double(std::fabs(a[i] - wanted) / unit);
-      if (!(error <= worst)) worst = error, at = in[i];
+      const double unit = absolute ? std::numeric_limits<T>::epsilon() * std::max(1.0, std::fabs((double)in[i]))
+                                   : std::ldexp(1.0, std::ilogb(wanted) - std::numeric_limits<T>::digits + 1);
+      const double error = std::fabs(a[i] - wanted) / unit;
+      if (!(error <= worst.error)) worst = {error, in[i]};
     }
   }
-  printf("| %s | %.1f | %.2f | %g |\n", name, taken / (a.size() / N<T>), worst, at);
+  return worst;
+}
+static bool lab_activation(int code, uint64_t step) {
+  const char *name = activation::names[code];
+  Buffer<T> a(16 * width<T>);
+  const auto in = random_numbers(a.size());
+  const double taken = slots([&] {
+    for (size_t i = 0; i < a.size(); i++) a[i] = 8 * in[i];
+    activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, a.size()); });
+  });
+  const int threads = (int)std::max(1u, std::thread::hardware_concurrency());
+  std::vector<Worst> found(threads);
+  on_threads(threads, [](int) {}, [&](int id) {
+    const uint64_t all = uint64_t(1) << 32;
+    found[id] = worst_of(code, all * id / threads, all * (id + 1) / threads, step);
+  });
+  Worst worst;
+  for (const auto &one : found)
+    if (!(one.error <= worst.error)) worst = one;
+  const bool tight = std::strcmp(name, "sigmoid") == 0 || std::strcmp(name, "tanh") == 0;
+  const double promised = tight ? 3 : std::strcmp(name, "gelu") == 0 ? 4 : 6;
+  printf("| %s | %.1f | %.2f | %g | %g |\n", name, taken / (a.size() / N<T>), worst.error, promised, worst.at);
+  return worst.error <= promised;
 }
 
 int main(int argc, char **argv) {
@@ -213,6 +252,9 @@ int main(int argc, char **argv) {
       else printf(" |");
       printf("\n");
     }
-  printf("\n| activation | slots a vector | largest error, ulp (gelu: eps max(1, x)) | at |\n|---|---|---|---|\n");
-  for (int code = 0; code < (int)std::size(activation::names); code++) lab_activation(code, step);
+  printf("\n| activation | slots a vector | largest error, ulp (gelu: eps max(1, x)) | promised | at |\n|---|---|---|---|---|\n");
+  bool kept = true;
+  for (int code = 0; code < (int)std::size(activation::names); code++) kept &= lab_activation(code, step);
+  if (!kept) printf("WRONG: an activation is worse than promised\n");
+  return !kept;
 }

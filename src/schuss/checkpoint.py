@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from schuss.errors import InputError, ModelFileError
 from schuss.layers import Dense, parameter_count, sizes_of, views
-from schuss.network import DTYPES, Network
+from schuss.network import DTYPES, DenseModel, Network
 from schuss.population import Population
 
 FORMAT = 1
@@ -30,7 +30,7 @@ FORMAT = 1
 Model = Network | Population
 
 
-def save(network: Model, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+def save(network: DenseModel, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
     """Write a network or a population, and with it ``extra``, anything that JSON can hold (such as the scaling of a table).
 
     The file is written beside its place, synced and renamed. Raises OSError; an older file is then untouched.
@@ -42,7 +42,7 @@ def save(network: Model, path: str | os.PathLike[str], *, extra: dict[str, Any] 
             {"units": dense.units, "activation": dense.activation.name, "initializer": dense.initializer.name}
             for dense in network.dense
         ],
-        **({"seed": network.seed} if isinstance(network, Network) else {"seeds": network.seeds.tolist()}),
+        **_seeds(network),
         "dtype": network.dtype.name,
         "extra": extra or {},
     }
@@ -136,6 +136,10 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _seeds(model: DenseModel) -> dict[str, Any]:
+    return {"seed": model.seed} if isinstance(model, Network) else {"seeds": model.seeds.tolist()}
 
 
 def _tensors(parameters: NDArray[Any], sizes: tuple[int, ...]) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ Array = NDArray[np.floating]
 class Cost:
     """A cost of one sample, ``c(y, a)``, summed over the outputs.
 
-    ``value(y, a)`` maps two (n, outputs) arrays to (n,); ``derivative(y, a)`` is dc/da, of shape (n, outputs).
+    ``value(y, a)`` maps arrays (..., n, outputs) that broadcast to (..., n); ``derivative(y, a)`` is dc/da, (n, outputs).
     """
 
     name: str
@@ -34,7 +34,7 @@ class Cost:
         return f"<cost {self.name}>"
 
 
-_ROWS = (Cost("quadratic", lambda y, a: 0.5 * np.square(a - y).sum(axis=1), lambda y, a: a - y),)
+_ROWS = (Cost("quadratic", lambda y, a: 0.5 * np.square(a - y).sum(axis=-1), lambda y, a: a - y),)
 
 COSTS = {row.name: row for row in _ROWS}
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from schuss import engines
 from schuss.arrays import as_matrix
 from schuss.errors import InputError, Problems
-from schuss.layers import Dense, sizes_of
+from schuss.layers import Dense
+from schuss.network import DenseModel
 
 
 class Prediction(NamedTuple):
@@ -21,7 +21,7 @@ class Prediction(NamedTuple):
     deviation: NDArray[Any]
 
 
-class Ensemble:
+class Ensemble(DenseModel):
     """The mean and the spread of several networks; made by ``Population.ensemble``.
 
     ``ensemble(x)`` returns ``mean`` and ``deviation``, each (n, dL). The deviation is that of the members about their mean:
@@ -31,8 +31,8 @@ class Ensemble:
     def __init__(
         self, inputs: int, layers: Sequence[Dense], parameters: NDArray[Any], seeds: NDArray[np.uint64]
     ) -> None:
-        self.inputs, self.dense = inputs, tuple(layers)
-        self.parameters, self.seeds = parameters, seeds
+        self.inputs, self.dense, self.dtype = inputs, tuple(layers), parameters.dtype
+        self._parameters, self.seeds = parameters, seeds
 
     @property
     def members(self) -> int:
@@ -72,13 +72,6 @@ class Ensemble:
             chosen.append(int(np.nanargmin(errors)))
             total += outputs[chosen[-1]]
         return Ensemble(self.inputs, self.dense, self.parameters[chosen], self.seeds[chosen])
-
-    def _outputs(self, x: ArrayLike) -> NDArray[Any]:
-        problems = Problems("predict")
-        rows = as_matrix(x, "x", self.parameters.dtype, problems, columns=self.inputs, finite=False)
-        problems.raise_if_any()
-        activations = tuple(layer.activation for layer in self.dense)
-        return engines.predict(self.parameters, sizes_of(self.inputs, self.dense), activations, rows)
 
     def __repr__(self) -> str:
         different = len(np.unique(self.seeds))

@@ -43,7 +43,52 @@ class Layer:
         return f"<layer {self.weights.shape[1]} -> {self.units} {self.activation}>"
 
 
-class Network:
+class DenseModel:
+    """What networks and populations share: an architecture, and parameters in host memory."""
+
+    inputs: int
+    dense: tuple[Dense, ...]
+    dtype: np.dtype[Any]
+    seeds: NDArray[np.uint64]  # one a member
+    _parameters: NDArray[Any]
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """All parameters, (p,) or (members, p), writable; training changes them in place.
+
+        To set them: ``parameters[:] = values``.
+        """
+        return self._parameters
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """d0..dL: the inputs, then the units of each layer."""
+        return sizes_of(self.inputs, self.dense)
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of each layer."""
+        return tuple(layer.activation for layer in self.dense)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, in one step: a killed process leaves an older file whole.
+
+        ``schuss.load`` gives it back. Raises OSError where the disk refuses; the old file is then untouched.
+        """
+        from schuss import checkpoint  # it imports this module, to make models
+
+        checkpoint.save(self, path)
+
+    def _outputs(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the outputs (members, n, dL) for x (n, inputs); raise InputError if it does not fit."""
+        problems = Problems("predict")
+        rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
+        problems.raise_if_any()
+        parameters = self._parameters.reshape(-1, self._parameters.shape[-1])
+        return engines.predict(parameters, self.sizes, self.activations, rows)
+
+
+class Network(DenseModel):
     """A dense network: one flat vector of parameters, the weights of all layers first, then the biases.
 
     inputs: number of columns of x. layers: descriptions, first to last. seed: keys the first weights, and any later
@@ -63,8 +108,8 @@ class Network:
     ) -> None:
         self.inputs, self.dense, self.dtype = check_architecture(inputs, layers, dtype)
         self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
-        seeds = np.array([self.seed], np.uint64)
-        self._parameters: NDArray[Any] = draw_parameters(self.inputs, self.dense, seeds, self.dtype)[0]
+        self.seeds = np.array([self.seed], np.uint64)
+        self._parameters = draw_parameters(self.inputs, self.dense, self.seeds, self.dtype)[0]
 
     @classmethod
     def from_parameters(cls, inputs: int, layers: Sequence[Dense], parameters: NDArray[Any], *, seed: int) -> Self:
@@ -75,6 +120,7 @@ class Network:
         network = cls.__new__(cls)
         network.inputs, network.dense, network.dtype = check_architecture(inputs, layers, parameters.dtype)
         network.seed = check_seed(seed)
+        network.seeds = np.array([network.seed], np.uint64)
         expected = parameter_count(network.sizes)
         if parameters.shape != (expected,) or not parameters.flags.c_contiguous:
             raise InputError(
@@ -83,21 +129,6 @@ class Network:
             )
         network._parameters = parameters
         return network
-
-    @property
-    def parameters(self) -> NDArray[Any]:
-        """All parameters, (p,), writable; training changes them in place. To set them: ``parameters[:] = values``."""
-        return self._parameters
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """d0..dL: the inputs, then the units of each layer."""
-        return sizes_of(self.inputs, self.dense)
-
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        """The activation of each layer."""
-        return tuple(layer.activation for layer in self.dense)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -111,24 +142,12 @@ class Network:
         x may be of any real dtype and order. A NaN in a row makes the outputs of that row NaN. Raises InputError for
         another shape or an x that holds no real numbers.
         """
-        problems = Problems("predict")
-        rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
-        problems.raise_if_any()
-        outputs: NDArray[Any] = engines.predict(self.parameters[None], self.sizes, self.activations, rows)[0]
+        outputs: NDArray[Any] = self._outputs(x)[0]
         return outputs
 
     def copy(self) -> Self:
         """Return an independent network with the same parameters and seed."""
         return self.from_parameters(self.inputs, self.dense, self.parameters.copy(), seed=self.seed)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to a safetensors file, in one step: a killed process leaves an older file whole.
-
-        Raises OSError where the disk refuses; the old file is then untouched.
-        """
-        from schuss import checkpoint  # it imports this module, to make networks
-
-        checkpoint.save(self, path)
 
     def __repr__(self) -> str:
         kind = "" if self.dtype == np.float32 else f", dtype={self.dtype.name!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from operator import index
@@ -11,17 +10,15 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from schuss import engines, philox
-from schuss.activations import Activation
-from schuss.arrays import as_matrix
+from schuss import philox
 from schuss.ensembles import Ensemble
-from schuss.errors import InputError, Problems
-from schuss.layers import Dense, draw_parameters, parameter_count, sizes_of
-from schuss.network import Network, check_architecture, check_seed
+from schuss.errors import InputError
+from schuss.layers import Dense, draw_parameters, parameter_count
+from schuss.network import DenseModel, Network, check_architecture, check_seed
 from schuss.resources import check_memory
 
 
-class Population:
+class Population(DenseModel):
     """Networks of one architecture side by side, each with its own seed: parameters of shape (members, p).
 
     inputs, layers, dtype: as for ``Network``. members: how many. seed: derives ``seeds``, one a member, which do not depend
@@ -58,7 +55,7 @@ class Population:
         base = secrets.randbits(32) if seed is None else seed
         self._seed: int | None = check_seed(base) if given is None else None  # type: ignore[arg-type]
         self.seeds = philox.derived_seeds(count, self._seed) if given is None else given  # type: ignore[arg-type]
-        self._parameters: NDArray[Any] = draw_parameters(self.inputs, self.dense, self.seeds, self.dtype)
+        self._parameters = draw_parameters(self.inputs, self.dense, self.seeds, self.dtype)
 
     @classmethod
     def from_parameters(
@@ -78,21 +75,6 @@ class Population:
         population.seeds, population._seed = seeds, None
         population._parameters = parameters
         return population
-
-    @property
-    def parameters(self) -> NDArray[Any]:
-        """All parameters, (members, p), writable; training changes them in place."""
-        return self._parameters
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """d0..dL: the inputs, then the units of each layer."""
-        return sizes_of(self.inputs, self.dense)
-
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        """The activation of each layer."""
-        return tuple(layer.activation for layer in self.dense)
 
     def __len__(self) -> int:
         return len(self._parameters)
@@ -147,10 +129,7 @@ class Population:
 
         Raises InputError for another shape or an x that holds no real numbers.
         """
-        problems = Problems("predict")
-        rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
-        problems.raise_if_any()
-        return engines.predict(self._parameters, self.sizes, self.activations, rows)
+        return self._outputs(x)
 
     def ensemble(self, members: Iterable[int] | None = None) -> Ensemble:
         """Return the ensemble of some members, all by default: it predicts their mean and standard deviation.
@@ -165,12 +144,6 @@ class Population:
         population = self.from_parameters(self.inputs, self.dense, self._parameters.copy(), seeds=self.seeds.copy())
         population._seed = self._seed
         return population
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the population to one safetensors file, in one step; ``schuss.load`` gives it back. Raises OSError."""
-        from schuss import checkpoint  # it imports this module, to make populations
-
-        checkpoint.save(self, path)
 
     def __repr__(self) -> str:
         kind = "" if self.dtype == np.float32 else f", dtype={self.dtype.name!r}"

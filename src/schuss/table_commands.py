@@ -143,8 +143,8 @@ def sweep(options: argparse.Namespace) -> int:
         for one in found.candidates[:10]
     ]
     columns = ("layers", "function", "batch", "rate", "decay", "mu", "cost", "spread", "epochs")
-    title = f"the best of {len(found.candidates)} settings on {options.seeds} seeds, by median validation cost; {seconds:.1f} s"
-    print_table(title, columns, rows)
+    title = f"the best of {len(found.candidates)} settings on {options.seeds} seeds, by median validation cost"
+    print_table(f"{title}; {seconds:.1f} s", columns, rows)
     _print_errors(_test_errors(model, encoding, prepared.training, prepared.test), options.target)
     print(f"model: {prepared.model_path}\npicture: {picture_path}")
     if found.interrupted:

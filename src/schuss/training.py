@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,8 +18,8 @@ from schuss.console import progress_bar
 from schuss.costs import Cost
 from schuss.engines.base import DIVERGED, RUNNING, STOPPED, Data, Plan, Watch
 from schuss.errors import DivergenceWarning, InputError, Problems, TrainingError
+from schuss.guards import Guard, interrupts
 from schuss.history import History
-from schuss.interrupts import interrupts
 from schuss.layers import weight_count
 from schuss.network import Network
 from schuss.optimizers import SGD, Segment, schedule
@@ -32,7 +30,7 @@ Array = NDArray[Any]
 Callback = Callable[["Training", History], "bool | Iterable[int] | None"]
 
 _CHUNK_SECONDS = 0.1  # the longest that Ctrl-C, callbacks and the progress bar wait, unless one step takes longer
-_BLOCK = 1 << 16  # rows that ``cost`` evaluates at a time
+_BLOCK_OUTPUTS = 1 << 20  # that ``cost`` evaluates at a time, over all members
 
 
 class Training:
@@ -103,8 +101,7 @@ class Training:
         parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
         members = len(parameters)
         check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
-        seeds = np.array([model.seed], np.uint64) if isinstance(model, Network) else model.seeds
-        own_shuffle = philox.member_shuffle_seeds(seeds, number)
+        own_shuffle = philox.member_shuffle_seeds(model.seeds, number)
         self._plan = Plan(
             sizes=model.sizes,
             activations=model.activations,
@@ -116,14 +113,13 @@ class Training:
             members=members,
             dtype=model.dtype,
             shuffle_seeds=own_shuffle if shuffle == "member" else np.full(members, number, np.uint64),
-            bootstrap_keys=philox.bootstrap_keys(seeds, number) if bootstrap else None,
+            bootstrap_keys=philox.bootstrap_keys(model.seeds, number) if bootstrap else None,
             threads=workers,
         )
         self._weights = data.weights
         self._validated = held_out is not None
         self._single = isinstance(model, Network)
-        self._lock = threading.RLock()
-        self._running = self._released = False
+        self._guard = Guard()
         self._retired = np.zeros(members, bool)
         self._step = 0
         self._steps_per_second = 0.0
@@ -161,7 +157,7 @@ class Training:
         """
         segments = schedule(epochs, optimizer)
         self._check_run(segments, early_stopping, record_every, callbacks)
-        with self._exclusive(), self._one_run():
+        with self._guard.one_run():
             if self._retired.all():
                 raise TrainingError("every member was retired; revive(members) takes them back in")
             if not ((self._session.read("fate") != DIVERGED) & ~self._retired).any():
@@ -188,7 +184,7 @@ class Training:
         without it.
         Raises InputError if they do not fit the network.
         """
-        with self._exclusive():
+        with self._guard.exclusive():
             if (x is None) != (y is None):
                 raise InputError("cost needs both x and y, or neither for the training data")
             own = x is None or y is None
@@ -208,7 +204,7 @@ class Training:
 
         With full batches, the default, that is the cost of all training data. Nothing is changed.
         """
-        with self._exclusive():
+        with self._guard.exclusive():
             value, gradient = self._session.value_and_gradient(0)
             return (float(value[0]), gradient[0]) if self._single else (value, gradient)
 
@@ -218,7 +214,7 @@ class Training:
         members: their numbers; None means all that diverged. The cost at the last finite parameters may itself be beyond
         the finite numbers; write smaller ones to ``model.parameters`` first if a run diverges again at once.
         """
-        with self._exclusive():
+        with self._guard.exclusive():
             fate, velocity = self._session.read("fate"), self._session.read("velocity")
             chosen = np.flatnonzero(fate == DIVERGED) if members is None else np.array(list(members), np.int64)
             fate[chosen], velocity[chosen] = RUNNING, 0
@@ -228,23 +224,21 @@ class Training:
 
     def retire(self, members: Iterable[int]) -> None:
         """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in."""
-        with self._exclusive():
+        with self._guard.exclusive():
             self._retired[np.array(list(members), np.int64)] = True
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
         """Which members have left the finite numbers and were not revived, (members,)."""
-        with self._exclusive():
+        with self._guard.exclusive():
             found: NDArray[np.bool_] = self._session.read("fate") == DIVERGED
             return found
 
     def release(self) -> None:
         """Free all buffers. The model keeps its parameters; this Training cannot be used again."""
-        if not self._released:
-            with self._exclusive():
-                if self._running:
-                    raise TrainingError("release was called from a callback of run; return True to stop it first")
-                self._released = True
+        if not self._guard.released:
+            with self._guard.exclusive():
+                self._guard.release()
                 self._session.release()
 
     def __enter__(self) -> Self:
@@ -258,7 +252,7 @@ class Training:
     def __repr__(self) -> str:
         plan = self._plan
         batch = "full batches" if plan.batch_size == plan.samples else f"batches of {plan.batch_size}"
-        state = "released" if self._released else f"{self.epochs} epochs done"
+        state = "released" if self._guard.released else f"{self.epochs} epochs done"
         return f"<Training of {plan.samples} samples in {batch} on {self.engine}, {state}>"
 
     # -- one run ------------------------------------------------------------------------------------------------------
@@ -368,37 +362,13 @@ class Training:
         advice = "the last finite parameters are kept; try a smaller learning rate or momentum, or scale x and y"
         warnings.warn(f"{what}; {advice}", DivergenceWarning, stacklevel=3)
 
-    # -- guards -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Hold this training for one thread; callbacks, in the same thread, may enter again."""
-        if not self._lock.acquire(blocking=False):
-            raise TrainingError("this Training is at work in another thread; give each thread a Training of its own")
-        try:
-            if self._released:
-                raise TrainingError("this Training was released; make a new one, the model has kept its parameters")
-            yield
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def _one_run(self) -> Iterator[None]:
-        if self._running:
-            raise TrainingError("run was called from a callback of run; return True to stop it instead")
-        self._running = True
-        try:
-            yield
-        finally:
-            self._running = False
-
     def _mean_cost(self, data: Data) -> Array:
         """Return the cost (members,) without l2, a block of rows at a time."""
         total = np.zeros(self._plan.members)
         with np.errstate(all="ignore"):
-            for first in range(0, len(data.x), _BLOCK):
-                rows = slice(first, first + _BLOCK)
-                for member, a in enumerate(self._session.predict(data.x[rows])):
-                    each = self._plan.cost.value(data.y[rows], a).astype(np.float64)
-                    total[member] += each.sum() if data.weights is None else data.weights[rows] @ each
+            block = max(1, _BLOCK_OUTPUTS // (self._plan.members * self._plan.sizes[-1]))
+            for first in range(0, len(data.x), block):
+                rows = slice(first, first + block)
+                each = self._plan.cost.value(data.y[rows], self._session.predict(data.x[rows])).astype(np.float64)
+                total += each.sum(axis=1) if data.weights is None else each @ data.weights[rows]
         return total / data.total_weight

@@ -74,7 +74,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_cost": (c_int32, (c_char_p,)),
     "schuss_open": (c_void_p, (POINTER(_Plan), c_void_p, POINTER(_Data), POINTER(_Data))),
     "schuss_close": (None, (c_void_p,)),
-    "schuss_begin": (None, (c_void_p, POINTER(_Watch))),
+    "schuss_begin": (c_int32, (c_void_p, POINTER(_Watch))),
     "schuss_advance": (None, (c_void_p, c_int64, c_int64, POINTER(_SGD), c_void_p, c_void_p)),
     "schuss_restore_best": (None, (c_void_p,)),
     "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
@@ -244,9 +244,9 @@ class NativeSession:
         """Start a run (see ``Session``)."""
         patience = -1 if watch.patience is None else watch.patience
         self._restore_best = watch.restore_best
-        self._library.schuss_begin(
-            self._handle, byref(_Watch(watch.every, watch.last_epoch, patience, watch.min_delta))
-        )
+        native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta)
+        if self._library.schuss_begin(self._handle, byref(native)):
+            raise MemoryError("not enough memory to keep the best parameters; train without early stopping")
 
     def advance(self, first_step: int, steps: int, optimizer: SGD) -> tuple[Array, Array | None]:
         """Run some steps (see ``Session``)."""

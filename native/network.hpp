@@ -33,6 +33,8 @@ struct Shape {
   }
 };
 
+constexpr int short_tile = 6; // panels
+
 template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
   TileBuffers<T> buffers;
   const size_t lanes = (size_t)panels * width<T>;
@@ -42,6 +44,8 @@ template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
   buffers.index.resize(lanes + vector_bytes / 4);
   buffers.left.resize(lanes + 1);
   buffers.storage.resize(lanes * (shape.units() - shape.inputs()));
+  if (panels <= short_tile)
+    buffers.strips.resize(lanes * round_up(*std::max_element(shape.sizes.begin(), shape.sizes.end() - 1), strip<T>));
   T *next = buffers.storage.data();
   const auto take = [&](int units) { return std::exchange(next, next + lanes * units); };
   for (int l = 0; l < shape.depth; l++) {

@@ -72,7 +72,7 @@ inline void permute(int64_t first, int64_t count, int64_t n, const uint32_t *key
 
 // What one thread needs to hold a tile: gathered samples, and where the a (and z, or null) of layer l + 1 are to lie.
 template <class T> struct TileBuffers {
-  Buffer<T> x, y, w, storage;
+  Buffer<T> x, y, w, storage, strips; // strips: of the transposed panels of a layer, where a scheme wants them
   std::vector<T *> a, z, lent; // lent: for a scheme that wants a elsewhere
   std::vector<uint32_t> index, left;
 };

@@ -64,10 +64,26 @@ private:
     total.cost += output_tile(shape_, cost_, tile, a, z);
     total.weight += weight_of(tile);
     for (int l = shape_.depth - 1; l >= 0; l--) {
-      gradient(a[l], l ? a[l - 1] : tile.x, sums + shape_.weights_at[l], sums + shape_.biases_at[l], shape_.sizes[l],
-               shape_.sizes[l + 1], tile.panels);
+      const T *a_prev = l ? a[l - 1] : tile.x;
+      T *G = sums + shape_.weights_at[l], *g = sums + shape_.biases_at[l];
+      if (by_strips(shape_.sizes[l], shape_.sizes[l + 1])) add_by_strips(l, a_prev, a[l], G, g, tile.panels, at);
+      else gradient(a[l], a_prev, G, g, shape_.sizes[l], shape_.sizes[l + 1], tile.panels);
       if (l > 0) backward_tile(shape_, Columns<T>::plain(parameters + shape_.weights_at[l], shape_.sizes[l]), l, a, z, tile.panels);
     }
+  }
+
+  // Dot products pay for their sums at the end of a tile: in a short one of larger layers, transposing is cheaper.
+  bool by_strips(int ni, int no) const { return tile_panels_ <= short_tile && ni >= 32 && no >= 32 && ni * no >= 2048; }
+
+  void add_by_strips(int l, const T *a_prev, const T *delta, T *G, T *g, int panels, TileBuffers<T> &at) {
+    const int ni = shape_.sizes[l], no = shape_.sizes[l + 1];
+    const ptrdiff_t stride = round_up(ni, strip<T>) * width<T>;
+    for (int panel = 0; panel < panels; panel++)
+      transpose_panel(a_prev + (ptrdiff_t)panel * ni * width<T>, ni, at.strips.data() + panel * stride);
+    for (int k = 0; k < ni; k += strip<T>)
+      gradient_strip(delta, no, at.strips.data() + (ptrdiff_t)k * width<T>, stride, G + k, ni, no, std::min(strip<T>, ni - k),
+                     panels, true);
+    bias_gradient(delta, no, g, panels, true);
   }
 
   const Shape &shape_;

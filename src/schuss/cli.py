@@ -184,7 +184,10 @@ def _bench(options: argparse.Namespace) -> int:
         cases = list(limits.CASES)
     found = [limits.measure(case, dtype, threads, options.seconds) for case in cases]
     peak = np.median([reached.peak for reached in found])
-    title = f"training on {', '.join(cpu.devices())}, {dtype}, {threads} used; FMA peak {peak / 1e9:.0f} GFLOP/s"
+    title = f"training on {', '.join(cpu.devices())}, {dtype}, {threads} used: FMA peak {peak / 1e9:.0f} GFLOP/s, "
+    title += (
+        f"memory {cpu.read_bandwidth(threads) / 1e9:.0f} GB/s, a barrier {cpu.barrier_seconds(threads) * 1e6:.2f} us"
+    )
     print_table(title, limits.COLUMNS, [reached.row() for reached in found])
     print(limits.EXPLANATION)
     return 0

@@ -107,16 +107,23 @@ class Reached:
             f"{case.samples}",
             f"{case.batch_size or 'full'}",
             f"{self.seconds * 1e3:.3f}",
-            f"{self.floor.total * 1e3:.3f}",
-            f"{self.floor.total / self.seconds:.0%}",
             f"{self.rate / self.peak:.0%}",
+            f"{self.floor.total / self.seconds:.0%}",
+            f"{self.floor.total * 1e3:.3f}",
+            f"{self.floor.products * 1e3:.3f}",
+            f"{self.floor.activations * 1e3:.3f}",
+            f"{self.floor.memory * 1e3:.3f}",
+            f"{self.floor.barriers * 1e3:.3f}",
         )
 
 
-COLUMNS = ("network", "samples", "batch", "ms an epoch", "floor", "reached", "of peak")
+COLUMNS = (
+    *("network", "samples", "batch", "ms an epoch", "of peak", "of floor"),
+    *("floor, ms", "products", "activations", "memory", "barriers"),
+)
 EXPLANATION = """\
-floor: matrix products at the FMA peak + activations at their own rate + memory and barriers, all measured now.
-reached: the floor's share of the time. of peak: the products' share of the FMA peak."""
+of peak: the matrix products' share of the rate of fused multiply-adds. floor: those products at that rate, the activations at
+their own measured rate, the data's bytes over the bandwidth, and the barriers; of floor: its share of the time."""
 
 
 def measure(case: Case, dtype: np.dtype[Any], threads: int, seconds: float) -> Reached:

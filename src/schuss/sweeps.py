@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from schuss import philox
 from schuss.candidates import NAMES, NUMERIC, USUAL_RATES, Candidate, Numbers, candidates_of, choices_of
 from schuss.checks import columns_of, whole_number
-from schuss.console import progress_bar
+from schuss.console import Table, live_table
 from schuss.ensembles import Ensemble
 from schuss.errors import DivergenceWarning, Problems, SchussError
 from schuss.history import History, panels
@@ -164,7 +164,7 @@ def sweep(
     weight_decay, momentum: one value, or a sequence to try; numbers may be a ``Range``. draws: how many settings to draw at
     random; by default the grid of all combinations, or 20 draws where there is a ``Range``. seeds: networks of each
     setting, the same seeds for all. successive_halving: stop the worse half of the settings after 1/8, 1/4 and 1/2 of the
-    epochs. progress: show a bar.
+    epochs. progress: show a bar and the best settings so far.
 
     Settings of one architecture and batch size are trained as one population. Ctrl-C ends the sweep and returns what is
     there.
@@ -225,7 +225,7 @@ def _run(
 ) -> Sweep:
     rungs = sorted({max(1, epochs // 8), max(1, epochs // 4), max(1, epochs // 2), epochs} if halving else {epochs})
     alive, interrupted = set(range(len(candidates))), False
-    with progress_bar(epochs * len(groups), progress) as advance_bar:
+    with live_table(epochs * len(groups), progress) as (advance_bar, show):
         for rung, end in enumerate(rungs):
             for group in groups:
                 if interrupted or not alive & set(group.settings):
@@ -233,7 +233,7 @@ def _run(
                 seen = [group.training.epochs]
 
                 def look(training: Training, history: History, seen: list[int] = seen) -> None:
-                    advance_bar(training.epochs - seen[0], history)
+                    advance_bar(training.epochs - seen[0])
                     seen[0] = training.epochs
 
                 try:
@@ -242,6 +242,7 @@ def _run(
                     group.epochs = end
                 group.costs = _costs(group, validation)
                 _note(candidates, group, seeds, alive)
+                show("the best so far", best_table([candidates[i] for i in _ranked(candidates)]))
             if interrupted:
                 break
             if rung < len(rungs) - 1:
@@ -280,11 +281,33 @@ def _note(candidates: list[Candidate], group: _Group, seeds: int, alive: set[int
         )
 
 
-def _result(candidates: list[Candidate], groups: list[_Group], seeds: int, interrupted: bool) -> Sweep:
+def _ranked(candidates: list[Candidate]) -> list[int]:
+    """Return the numbers of the candidates that were trained, the best first."""
     done = [i for i, candidate in enumerate(candidates) if candidate.seeds]
-    if not done:
+    return sorted(done, key=lambda i: (-candidates[i].epochs, candidates[i].cost))
+
+
+def best_table(ranked: list[Candidate], most: int = 10) -> Table:
+    """Return columns and rows of the first candidates, for a terminal."""
+    rows = [
+        (
+            _label(one.layers),
+            one.activation,
+            _label(one.batch_size),
+            *(f"{getattr(one, name):.3g}" for name in NUMERIC),
+            f"{one.cost:.4g}",
+            f"{one.high - one.low:.2g}",
+            str(one.epochs),
+        )
+        for one in ranked[:most]
+    ]
+    return ("layers", "function", "batch", "rate", "decay", "mu", "cost", "spread", "epochs"), rows
+
+
+def _result(candidates: list[Candidate], groups: list[_Group], seeds: int, interrupted: bool) -> Sweep:
+    ranked = _ranked(candidates)
+    if not ranked:
         raise KeyboardInterrupt
-    ranked = sorted(done, key=lambda i: (-candidates[i].epochs, candidates[i].cost))
     if not np.isfinite(candidates[ranked[0]].cost):
         raise SchussError("every setting of the sweep diverged; try smaller learning rates, or scale x and y")
     group = next(group for group in groups if ranked[0] in group.settings)

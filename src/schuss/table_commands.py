@@ -130,21 +130,8 @@ def sweep(options: argparse.Namespace) -> int:
     checkpoint.save(model, prepared.model_path, extra={"encoding": encoding.to_dict()})
     picture_path = prepared.model_path.with_suffix(".png")
     found.plot(picture_path)
-    rows = [
-        (
-            "-".join(map(str, one.layers)) or "none",
-            one.activation,
-            str(one.batch_size or "full"),
-            *(f"{getattr(one, name):.3g}" for name in ("learning_rate", "weight_decay", "momentum")),
-            f"{one.cost:.4g}",
-            f"{one.high - one.low:.2g}",
-            str(one.epochs),
-        )
-        for one in found.candidates[:10]
-    ]
-    columns = ("layers", "function", "batch", "rate", "decay", "mu", "cost", "spread", "epochs")
     title = f"the best of {len(found.candidates)} settings on {options.seeds} seeds, by median validation cost"
-    print_table(f"{title}; {seconds:.1f} s", columns, rows)
+    print_table(f"{title}; {seconds:.1f} s", *sweeps.best_table(found.candidates))
     _print_errors(_test_errors(model, encoding, prepared.training, prepared.test), options.target)
     print(f"model: {prepared.model_path}\npicture: {picture_path}")
     if found.interrupted:

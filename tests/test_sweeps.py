@@ -167,6 +167,9 @@ def test_retired_members_stay_out_until_they_are_revived():
         training.revive([1])
         training.run(1, SGD(0.1))
         assert not np.array_equal(population.parameters[1], before[1])
+        for call in (training.retire, training.revive):
+            with pytest.raises(InputError, match="numbered from 0 to 2"):
+                call([3])
         training.retire([0, 1, 2])
         with pytest.raises(schuss.TrainingError, match="retired"):
             training.run(1, SGD(0.1))

@@ -41,7 +41,7 @@ class _Group:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DivergenceWarning)  # they are counted
             history = self.training.run(epochs, self.optimizer, record_every=epochs, callbacks=[history_seen])
-        self.epochs += epochs if not history.interrupted else 0
+        self.epochs = self.training.epochs
         return history.interrupted
 
 

@@ -216,16 +216,19 @@ class Training:
         """
         with self._guard.exclusive():
             fate, velocity = self._session.read("fate"), self._session.read("velocity")
-            chosen = np.flatnonzero(fate == DIVERGED) if members is None else np.array(list(members), np.int64)
+            chosen = np.flatnonzero(fate == DIVERGED) if members is None else self._numbers(members)
             fate[chosen], velocity[chosen] = RUNNING, 0
             self._retired[chosen] = False
             self._session.write("fate", fate)
             self._session.write("velocity", velocity)
 
     def retire(self, members: Iterable[int]) -> None:
-        """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in."""
+        """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in.
+
+        Raises InputError for members that there are not.
+        """
         with self._guard.exclusive():
-            self._retired[np.array(list(members), np.int64)] = True
+            self._retired[self._numbers(members)] = True
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -275,6 +278,13 @@ class Training:
         if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
             problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
         problems.raise_if_any()
+
+    def _numbers(self, members: Iterable[int]) -> NDArray[np.int64]:
+        """Return the numbers of members as an array; raise InputError if there are no such members."""
+        chosen = np.array(list(members), np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self._plan.members):
+            raise InputError(f"members are numbered from 0 to {self._plan.members - 1}; got {chosen.tolist()}")
+        return chosen
 
     def _leave_out(self) -> None:
         if self._retired.any():
@@ -345,7 +355,7 @@ class Training:
             if isinstance(answer, bool | np.bool_):
                 stop = stop or bool(answer)
             elif answer is not None:
-                members = [member for member in map(int, answer) if fate[member] == RUNNING]
+                members = [member for member in self._numbers(answer).tolist() if fate[member] == RUNNING]
                 history.stopped.update(dict.fromkeys(members, self.epochs))
                 fate[members] = STOPPED
                 self._session.write("fate", fate)

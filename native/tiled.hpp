@@ -68,12 +68,17 @@ private:
       T *G = sums + shape_.weights_at[l], *g = sums + shape_.biases_at[l];
       if (by_strips(shape_.sizes[l], shape_.sizes[l + 1])) add_by_strips(l, a_prev, a[l], G, g, tile.panels, at);
       else gradient(a[l], a_prev, G, g, shape_.sizes[l], shape_.sizes[l + 1], tile.panels);
-      if (l > 0) backward_tile(shape_, Columns<T>::plain(parameters + shape_.weights_at[l], shape_.sizes[l]), l, a, z, tile.panels);
+      if (l > 0) {
+        const auto W = Columns<T>::plain(parameters + shape_.weights_at[l], shape_.sizes[l]);
+        backward_tile(shape_, W, l, a, z, tile.panels);
+      }
     }
   }
 
   // Dot products pay for their sums at the end of a tile: in a short one of larger layers, transposing is cheaper.
-  bool by_strips(int ni, int no) const { return tile_panels_ <= short_tile && ni >= 32 && no >= 32 && ni * no >= 2048; }
+  bool by_strips(int ni, int no) const {
+    return tile_panels_ <= short_tile && ni >= 32 && no >= 32 && (ptrdiff_t)ni * no >= 2048;
+  }
 
   void add_by_strips(int l, const T *a_prev, const T *delta, T *G, T *g, int panels, TileBuffers<T> &at) {
     const int ni = shape_.sizes[l], no = shape_.sizes[l + 1];

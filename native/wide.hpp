@@ -1,6 +1,6 @@
-// The scheme for wide layers and for small batches. Items: a panel of samples runs through all layers, and leaves the deltas and
-// the transposed activations of each. Blocks: a strip of a layer's weights sums its gradient over all samples of the round, and
-// takes its step. There are no partial sums of the gradient, whatever the number of threads.
+// The scheme for wide layers. Items: a panel of samples runs through all layers, and leaves the deltas and the transposed
+// activations of each. Blocks: a strip of a layer's weights sums its gradient over all samples of the round, and takes its step.
+// There are no partial sums of the gradient, whatever the number of threads.
 #pragma once
 #include "scheme.hpp"
 
@@ -22,7 +22,8 @@ public:
       const int ni = shape.sizes[l], no = shape.sizes[l + 1];
       packed_.emplace_back(l ? round_up(ni, block_units) * no : 0);
       for (int k = 0; k < ni; k += strip<T>)
-        for (int j = 0; j < no; j += rows_of_block) blocks_.push_back({l, k, std::min(strip<T>, ni - k), j, std::min(rows_of_block, no - j)});
+        for (int j = 0; j < no; j += rows_of_block)
+          blocks_.push_back({l, k, std::min(strip<T>, ni - k), j, std::min(rows_of_block, no - j)});
       blocks_.push_back({l, 0, 0, 0, no});
     }
   }
@@ -37,12 +38,14 @@ public:
     const int64_t panel = round * round_panels_ + item;
     const Tile<T> tile = samples_.tile(step.batch, panel, 1, buffers);
     T *const *a = buffers.lent.data(), *const *z = buffers.z.data();
-    for (int l = 0; l < shape_.depth; l++) buffers.lent[l] = delta_[l].data() + (ptrdiff_t)item * width<T> * shape_.sizes[l + 1];
+    for (int l = 0; l < shape_.depth; l++)
+      buffers.lent[l] = delta_[l].data() + (ptrdiff_t)item * width<T> * shape_.sizes[l + 1];
     forward_tile(shape_, step.current, tile.x, a, z, 1);
     for (int l = 0; l < shape_.depth; l++)
       transpose_panel(l ? a[l - 1] : tile.x, shape_.sizes[l], strips_[l].data() + item * strips_of(l));
     totals_[panel] = {output_tile(shape_, cost_, tile, a, z), weight_of(tile)};
-    for (int l = shape_.depth - 1; l > 0; l--) backward_tile(shape_, Columns<T>::packed(packed_[l].data(), shape_.sizes[l + 1]), l, a, z, 1);
+    for (int l = shape_.depth - 1; l > 0; l--)
+      backward_tile(shape_, Columns<T>::packed(packed_[l].data(), shape_.sizes[l + 1]), l, a, z, 1);
   }
 
   bool update(int round, int block, const Step<T> &step) override {

@@ -101,7 +101,8 @@ template <class Gradient> void lab_gradient(const char *what, int ni, int no, in
       long double sum = 0, scale = 0;
       for (int p = 0; p < panels; p++)
         for (int lane = 0; lane < width<T>; lane++) {
-          const long double term = (long double)delta[((size_t)p * no + j) * width<T> + lane] * a[((size_t)p * ni + k) * width<T> + lane];
+          const size_t dj = ((size_t)p * no + j) * width<T> + lane, ak = ((size_t)p * ni + k) * width<T> + lane;
+          const long double term = (long double)delta[dj] * a[ak];
           sum += term, scale += std::fabs(term);
         }
       check(G[(size_t)j * ni + k], sum, scale);
@@ -126,18 +127,19 @@ template <int Rows> void lab_strips(const char *what, int ni, int no, int panels
 }
 
 // An epoch by a scheme, one thread, as a share of the peak.
-template <class SchemeOf> void lab_scheme(int H, int batch, SchemeOf make) {
+template <class Scheme> void lab_scheme(int H, int batch) {
   const int sizes[] = {16, H, H, 4}, codes[] = {activation::code_tanh, activation::code_tanh, activation::code_linear};
   const Shape shape(schuss_network{3, sizeof(T), sizes, codes});
   const int n = std::max(batch, 64);
   const auto x = random_numbers((size_t)n * 16), y = random_numbers((size_t)n * 4);
   const bool full = batch == n;
   const Samples<T> samples(x.data(), y.data(), nullptr, n, 16, 4, full);
-  auto scheme = make(shape, samples);
+  auto scheme = std::make_unique<Scheme>(shape, 0, samples, batch);
   auto parameters = random_numbers(shape.parameters);
   Buffer<T> next(shape.parameters), velocity(shape.parameters);
   auto buffers = make_buffers<T>(shape, scheme->tile_panels());
-  Step<T> step{{0, batch, false, false, {}, {}}, parameters.data(), next.data(), velocity.data(), {Rule<T>::sgd, true, 0, 0, T(1e-3), T(.9), 1}};
+  const Rule<T> rule{Rule<T>::sgd, true, 0, 0, T(1e-3), T(.9), 1};
+  Step<T> step{{0, batch, false, false, {}, {}}, parameters.data(), next.data(), velocity.data(), rule};
   scheme->prepare(parameters.data());
   const auto run = [&] {
     for (int round = 0; round < scheme->rounds(step.batch); round++) {
@@ -245,10 +247,9 @@ int main(int argc, char **argv) {
   for (const int H : {16, 64, 128, 256})
     for (const int batch : {1, 8, 32, 256, 2048}) {
       printf("| H %d, batch %d |", H, batch);
-      lab_scheme(H, batch, [&](auto &shape, auto &samples) { return std::make_unique<TiledStep<T>>(shape, 0, samples, batch); });
-      lab_scheme(H, batch, [&](auto &shape, auto &samples) { return std::make_unique<WideStep<T>>(shape, 0, samples, batch); });
-      if (batch <= 32)
-        lab_scheme(H, batch, [&](auto &shape, auto &samples) { return std::make_unique<SmallStep<T>>(shape, 0, samples, batch); });
+      lab_scheme<TiledStep<T>>(H, batch);
+      lab_scheme<WideStep<T>>(H, batch);
+      if (batch <= 32) lab_scheme<SmallStep<T>>(H, batch);
       else printf(" |");
       printf("\n");
     }

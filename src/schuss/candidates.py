@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,9 +116,10 @@ def choices_of(
 
 def candidates_of(choices: dict[str, list[Any] | Range], draws: int | None, seed: int) -> list[Candidate]:
     """Return the grid, or random draws from it and from the ranges."""
-    ranged = any(isinstance(values, Range) for values in choices.values())
+    lists = [values for values in choices.values() if not isinstance(values, Range)]
+    ranged = len(lists) < len(choices)
     if draws is None and not ranged:
-        grid: Iterable[tuple[Any, ...]] = itertools.product(*(list(values) for values in choices.values()))  # type: ignore[arg-type]
+        grid = itertools.product(*lists)
         found = [Candidate(**dict(zip(choices, point, strict=True))) for point in grid]
     else:
         rng = np.random.default_rng(seed)

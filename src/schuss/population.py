@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from operator import index
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -52,9 +52,11 @@ class Population(DenseModel):
         given = _given_seeds(seed)
         count, p = _count(members, given), parameter_count(self.sizes)
         check_memory(count * p * self.dtype.itemsize, f"{count} members of {p} parameters", count, "members")
-        base = secrets.randbits(32) if seed is None else seed
-        self._seed: int | None = check_seed(base) if given is None else None  # type: ignore[arg-type]
-        self.seeds = philox.derived_seeds(count, self._seed) if given is None else given  # type: ignore[arg-type]
+        self._seed: int | None = None
+        if given is None:
+            self._seed = check_seed(secrets.randbits(32) if seed is None else cast("int", seed))
+            given = philox.derived_seeds(count, self._seed)
+        self.seeds = given
         self._parameters = draw_parameters(self.inputs, self.dense, self.seeds, self.dtype)
 
     @classmethod

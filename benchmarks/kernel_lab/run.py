@@ -1,7 +1,7 @@
 """Check and time every kernel variant of the CPU engine, on each instruction set of this machine.
 
     python benchmarks/kernel_lab/run.py                  # tables, to benchmarks/results/kernel_lab.md
-    python benchmarks/kernel_lab/run.py --all            # and the activations on all 2^32 floats: minutes
+    python benchmarks/kernel_lab/run.py --all            # and the activations on all 2^32 floats: half an hour or more
 
 Needs g++ (or CXX). Exits with 1 if a variant is wrong.
 """

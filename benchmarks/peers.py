@@ -67,14 +67,22 @@ def with_torch_compiled(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
 
 
 def with_jax(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
-    """The whole loop inside jax.jit, its buffers donated. JAX takes all cores; a smaller last batch is left out."""
+    start = [(layer.weights.T, layer.bias) for layer in case.network().layers]
+    return jax_loop(case, x, y, start, RATE, together=lambda step: step)
+
+
+def jax_loop(case: Case, x: np.ndarray, y: np.ndarray, start, rate, together) -> Run:
+    """The whole loop inside jax.jit, its buffers donated. JAX takes all cores; a smaller last batch is left out.
+
+    start: the first parameters. rate: the learning rate, or one a member. together: makes the step of all members of that of
+    one, step(parameters, velocity, rate, inputs, targets).
+    """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
     import jax.numpy as jnp
 
     functions = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu, "linear": lambda z: z}
-    jx, jy = jnp.asarray(x), jnp.asarray(y)
-    start = [(jnp.asarray(layer.weights.T), jnp.asarray(layer.bias)) for layer in case.network().layers]
+    jx, jy, start = jnp.asarray(x), jnp.asarray(y), jax.tree.map(jnp.asarray, start)
 
     def cost(parameters, inputs, targets):
         a = inputs
@@ -82,20 +90,21 @@ def with_jax(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
             a = functions[layer.activation.name](a @ W + b)
         return 0.5 * jnp.mean(jnp.sum(jnp.square(a - targets), axis=1))
 
-    def step(state, batch):
-        parameters, velocity = state
-        gradient = jax.grad(cost)(parameters, *batch)
-        velocity = jax.tree.map(lambda v, g: MOMENTUM * v - RATE * g, velocity, gradient)
-        return (jax.tree.map(lambda p, v: (1 - RATE * DECAY) * p + v, parameters, velocity), velocity), None
+    def step(parameters, velocity, eta, inputs, targets):
+        gradient = jax.grad(cost)(parameters, inputs, targets)
+        velocity = jax.tree.map(lambda v, g: MOMENTUM * v - eta * g, velocity, gradient)
+        return jax.tree.map(lambda p, v: (1 - eta * DECAY) * p + v, parameters, velocity), velocity
+
+    all_members = together(step)
 
     def epoch(_, carried):
         state, key = carried
         if case.batch_size is None:
-            return step(state, (jx, jy))[0], key
+            return all_members(*state, rate, jx, jy), key
         key, now = jax.random.split(key)
         whole = case.samples // case.batch_size
         rows = jax.random.permutation(now, case.samples)[: whole * case.batch_size].reshape(whole, case.batch_size)
-        return jax.lax.scan(lambda s, r: step(s, (jx[r], jy[r])), state, rows)[0], key
+        return jax.lax.scan(lambda s, r: (all_members(*s, rate, jx[r], jy[r]), None), state, rows)[0], key
 
     loop = jax.jit(lambda carried, epochs: jax.lax.fori_loop(0, epochs, epoch, carried), donate_argnums=0)
     carried = ((start, jax.tree.map(jnp.zeros_like, start)), jax.random.key(0))

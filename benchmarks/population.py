@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from cpu import PAUSE, processor
-from peers import DECAY, MOMENTUM, versions, with_torch
+from peers import DECAY, MOMENTUM, jax_loop, versions, with_torch
 
 from schuss import SGD, Dense, Population, Training
 from schuss.engines import cpu
@@ -36,49 +36,15 @@ def with_schuss(case, members, x, y, threads=None):
 
 
 def with_jax(case, members, x, y):
-    """All members by jax.vmap, the whole loop inside jax.jit, buffers donated; the same batches for all."""
+    """All members by jax.vmap; they see the same batches."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
-    import jax.numpy as jnp
 
-    jx, jy = jnp.asarray(x), jnp.asarray(y)
     population = Population(case.inputs, case.layers, members=members, seed=0)
     parts = [[(layer.weights.T, layer.bias) for layer in network.layers] for network in population]
-    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    rate = jnp.asarray(rates(members), jnp.float32)
-
-    def cost(parameters, inputs, targets):
-        a = inputs
-        for number, (W, b) in enumerate(parameters):
-            a = a @ W + b
-            if number < len(parameters) - 1:
-                a = jnp.tanh(a)
-        return 0.5 * jnp.mean(jnp.sum(jnp.square(a - targets), axis=1))
-
-    def member_step(parameters, velocity, eta, inputs, targets):
-        gradient = jax.grad(cost)(parameters, inputs, targets)
-        velocity = jax.tree.map(lambda v, g: MOMENTUM * v - eta * g, velocity, gradient)
-        return jax.tree.map(lambda p, v: (1 - eta * DECAY) * p + v, parameters, velocity), velocity
-
-    all_members = jax.vmap(member_step, in_axes=(0, 0, 0, None, None))
-
-    def epoch(_, carried):
-        state, key = carried
-        if case.batch_size is None:
-            return all_members(*state, rate, jx, jy), key
-        key, now = jax.random.split(key)
-        whole = case.samples // case.batch_size
-        rows = jax.random.permutation(now, case.samples)[: whole * case.batch_size].reshape(whole, case.batch_size)
-        return jax.lax.scan(lambda s, r: (all_members(*s, rate, jx[r], jy[r]), None), state, rows)[0], key
-
-    loop = jax.jit(lambda carried, epochs: jax.lax.fori_loop(0, epochs, epoch, carried), donate_argnums=0)
-    carried = ((start, jax.tree.map(jnp.zeros_like, start)), jax.random.key(0))
-
-    def run(epochs):
-        nonlocal carried
-        carried = jax.block_until_ready(loop(carried, epochs))
-
-    return run
+    start = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    rate = jax.numpy.asarray(rates(members), jax.numpy.float32)
+    return jax_loop(case, x, y, start, rate, together=lambda step: jax.vmap(step, in_axes=(0, 0, 0, None, None)))
 
 
 def measure(makers):

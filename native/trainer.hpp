@@ -10,7 +10,7 @@
 #include "tiled.hpp"
 #include "wide.hpp"
 
-// The scheme that is fastest for a plan: benchmarks/kernel_lab.py measures where the borders lie.
+// The scheme that is fastest for a plan: benchmarks/kernel_lab/ measures where the borders lie.
 template <class T>
 std::unique_ptr<Scheme<T>> choose_scheme(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch) {
   ptrdiff_t largest = 0; // weights of a layer

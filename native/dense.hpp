@@ -2,8 +2,10 @@
 // Symbols as in the design: W (units, inputs), b, a, z, delta; ni inputs, no outputs of a layer.
 #pragma once
 #include <algorithm>
+#include <vector>
 
 #include "math.hpp"
+#include "random.h"
 
 // Two vectors: mini-batches, which are powers of two, leave no lane idle. With fewer registers, three, or the sums are too few.
 constexpr int panel_vectors = vector_registers == 32 ? 2 : 3;
@@ -113,22 +115,106 @@ void backward(Columns<T> W, int ni, int no, const T *delta, T *a_prev, const T *
     });
 }
 
+// What a training minimises: a row of the table of costs with its options, one an output; `group` outputs share a target.
+template <class T> struct Loss {
+  int code, group;
+  std::vector<T> options;
+};
+
 // a <- w dc/da f'(z), the output layer's delta; returns the cost, the sum over samples of w c(y, a).
-// a, z, y: [panels][no][width]; w: [panels][width].
+// a, z: [panels][no][width]; y: [panels][no / group][width]; w: [panels][width].
 template <class T, class Row, class CostRow>
-double output_delta(int no, T *a, const T *z, const T *y, const T *w, int panels) {
+double output_delta(const Loss<T> &loss, int no, T *a, const T *z, const T *y, const T *w, int panels) {
   V<T> total{};
+  const int targets = no / loss.group;
   for (int panel = 0; panel < panels; panel++, w += width<T>)
-    for (int j = 0; j < no; j++)
+    for (int j = 0; j < no; j++) {
+      const T *target_of = y + ((ptrdiff_t)panel * targets + j / loss.group) * width<T>;
+      const V<T> option = broadcast(loss.options[j]);
       for (int s = 0; s < width<T>; s += N<T>) {
         const ptrdiff_t at = ((ptrdiff_t)panel * no + j) * width<T> + s;
-        const V<T> out = load(a + at), target = load(y + at), weight = load(w + s);
+        const V<T> out = load(a + at), target = load(target_of + s), weight = load(w + s);
         V<T> in{};
         if constexpr (Row::read == Read::INPUT) in = load(z + at);
-        total += weight * CostRow::template value<T>(target, out);
-        store(a + at, weight * CostRow::template derivative<T>(target, out) * Row::template derivative<T>(out, in));
+        total += weight * CostRow::template value<T>(target, out, option);
+        store(a + at, weight * CostRow::template derivative<T>(target, out, option) * Row::template derivative<T>(out, in));
       }
+    }
   return sum_of<T>(total);
+}
+
+// The highest of `no` values a sample, and the sum of e^(value - highest), for the N samples from z on; rows `width` apart.
+template <class T> INLINE void log_sum_parts(int no, const T *z, V<T> &highest, V<T> &sum) {
+  highest = load(z);
+  for (int j = 1; j < no; j++) highest = max(highest, load(z + j * width<T>));
+  sum = V<T>{};
+  for (int j = 0; j < no; j++) sum += exp<T>(load(z + j * width<T>) - highest);
+}
+
+// z <- softmax of the outputs of each sample. z: [panels][no][width].
+template <class T> void softmax(int no, T *z, int panels) {
+  for (int panel = 0; panel < panels; panel++, z += (ptrdiff_t)no * width<T>)
+    for (int s = 0; s < width<T>; s += N<T>) {
+      V<T> highest, sum;
+      log_sum_parts<T>(no, z + s, highest, sum);
+      for (int j = 0; j < no; j++)
+        store(z + j * width<T> + s, exp<T>(load(z + j * width<T> + s) - highest) / sum);
+    }
+}
+
+// z <- w (softmax(z) - t), the delta of cross-entropy from logits; returns the cost, the sum of w (log sum e^z - t z). The target t
+// is 1 at the label y, where all outputs share one, else y itself; smoothing moves a share of it evenly to all outputs.
+template <class T> double cross_entropy_delta(const Loss<T> &loss, int no, T *z, const T *y, const T *w, int panels) {
+  const bool labels = loss.group > 1;
+  const T smoothing = loss.options[0], even = smoothing / T(no);
+  V<T> total{};
+  for (int panel = 0; panel < panels; panel++, z += (ptrdiff_t)no * width<T>, w += width<T>) {
+    for (int s = 0; s < width<T>; s += N<T>) {
+      const V<T> weight = load(w + s);
+      V<T> highest, sum, matched{};
+      log_sum_parts<T>(no, z + s, highest, sum);
+      const V<T> log_sum = log<T>(sum);
+      for (int j = 0; j < no; j++) {
+        const V<T> value = load(z + j * width<T> + s) - highest;
+        const V<T> given = labels ? (load(y + s) == T(j) ? broadcast(T(1)) : V<T>{}) : load(y + j * width<T> + s);
+        const V<T> target = given * (T(1) - smoothing) + even;
+        matched += target * value;
+        store(z + j * width<T> + s, weight * (exp<T>(value) / sum - target));
+      }
+      total += weight * (log_sum - matched);
+    }
+    y += (ptrdiff_t)(labels ? 1 : no) * width<T>;
+  }
+  return sum_of<T>(total);
+}
+
+// Which lanes dropout keeps, all bits set or none: of the samples at positions.. and a unit, or of one sample and units...
+template <class T> struct Words {
+  typedef uint32_t Vector __attribute__((vector_size(N<T> * 4)));
+};
+template <class T> INLINE B<T> kept(typename Words<T>::Vector position, typename Words<T>::Vector unit, const uint32_t *keys,
+                                    uint32_t threshold) {
+  using U = typename Words<T>::Vector;
+  U word;
+  NOISE_WORD(U, word, position, unit, keys);
+  return __builtin_convertvector(word >= threshold, B<T>);
+}
+template <class T> INLINE typename Words<T>::Vector counted_from(uint32_t first) {
+  typename Words<T>::Vector numbers;
+  for (int lane = 0; lane < N<T>; lane++) numbers[lane] = first + lane;
+  return numbers;
+}
+
+// a <- factor a where dropout keeps it, else 0. a: [panels][units][width], of samples whose positions begin at `position`.
+template <class T>
+void drop(T *a, int units, int panels, uint32_t position, const uint32_t *keys, uint32_t threshold, T factor) {
+  for (int panel = 0; panel < panels; panel++)
+    for (int j = 0; j < units; j++)
+      for (int s = 0; s < width<T>; s += N<T>, a += N<T>) {
+        const auto samples = counted_from<T>(position + panel * width<T> + s);
+        const B<T> mask = kept<T>(samples, (uint32_t)j - typename Words<T>::Vector{}, keys, threshold);
+        store(a, (V<T>)((B<T>)(load(a) * factor) & mask));
+      }
 }
 
 // G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile; with Bias,

@@ -88,6 +88,18 @@ template <class T> INLINE V<T> log1p(V<T> u) { // 0 <= u <= 1: 2 artanh(u / (2 +
   UNROLL for (int k = Constants<T>::log1p_terms - 1; k > 0; k--) p = (p + T(1) / T(2 * k + 1)) * s2;
   return T(2) * (s + s * p);
 }
+template <class T> INLINE V<T> exponential(V<T> x) { // in two factors: it overflows to infinity, and underflows to 0
+  const V<T> half = exp<T>(max(broadcast(Constants<T>::lowest), x * T(0.5)));
+  return half * half;
+}
+template <class T> INLINE V<T> log(V<T> x) { // of normal numbers, at least 1
+  constexpr int bias = sizeof(T) == 4 ? 127 : 1023;
+  const B<T> bits = (B<T>)x;
+  const V<T> power = __builtin_convertvector((bits >> Constants<T>::mantissa) - bias, V<T>);
+  constexpr auto fraction = (typename Lanes<T>::Bits(1) << Constants<T>::mantissa) - 1;
+  const V<T> m = (V<T>)((bits & fraction) | (B<T>)broadcast(T(1)));
+  return power * T(0.69314718055994530942) + log1p<T>(m - T(1));
+}
 template <class T> INLINE V<T> phi(V<T> z) { // the distribution function of the standard normal
   if constexpr (sizeof(T) == 4) {
     constexpr float p[] = {2.03056839e-06f, 0.00028751946f, 0.00387770631f, 0.053088586f, 0.193005222f, 1.12837902f};
@@ -101,11 +113,15 @@ template <class T> INLINE V<T> phi(V<T> z) { // the distribution function of the
   }
 }
 template <class T> INLINE V<T> where_positive(V<T> a, V<T> yes, V<T> no) { return a > T(0) ? yes : no; }
+template <class T> INLINE V<T> sign(V<T> a) {
+  return a > T(0) ? broadcast(T(1)) : a < T(0) ? broadcast(T(-1)) : V<T>{};
+}
 
 enum class Read { OUTPUT, INPUT };
 
 #define CONST(x) broadcast(T(x))
 #define EXP ::exp<T>
+#define EXPONENTIAL ::exponential<T>
 #define EXPM1 ::expm1<T>
 #define LOG1P ::log1p<T>
 #define SIGMOID ::sigmoid<T>
@@ -116,6 +132,8 @@ enum class Read { OUTPUT, INPUT };
 #define MIN ::min
 #define ABS ::absolute<T>
 #define WHERE_POSITIVE ::where_positive<T>
+#define SIGN ::sign<T>
+#define SQRT ::square_root
 
 namespace activation {
 #define ACTIVATION(name, read_, value_, derivative_)                                           \
@@ -133,12 +151,13 @@ enum Code {
 #define ACTIVATION(name, read_, value_, derivative_) code_##name,
 #include "activations.h"
 #undef ACTIVATION
+  code_softmax // of all outputs of a sample together: only after the last layer, and only to predict
 };
 constexpr const char *names[] = {
 #define ACTIVATION(name, read_, value_, derivative_) #name,
 #include "activations.h"
 #undef ACTIVATION
-};
+    "softmax"};
 
 // Call use(row) with the row of a code.
 template <class Use> INLINE void with(int code, Use use) {
@@ -157,10 +176,12 @@ inline bool reads_input(int code) {
 } // namespace activation
 
 namespace cost {
-#define COST(name, value_, derivative_)                                                    \
-  struct name##_row {                                                                      \
-    template <class T> static INLINE V<T> value(V<T> y, V<T> a) { return value_; }         \
-    template <class T> static INLINE V<T> derivative(V<T> y, V<T> a) { return derivative_; } \
+#define COST(name, value_, derivative_)                                                                       \
+  struct name##_row {                                                                                         \
+    template <class T> static INLINE V<T> value(V<T> y, V<T> a, [[maybe_unused]] V<T> p) { return value_; }   \
+    template <class T> static INLINE V<T> derivative([[maybe_unused]] V<T> y, V<T> a, [[maybe_unused]] V<T> p) { \
+      return derivative_;                                                                                     \
+    }                                                                                                         \
   };
 #include "costs.h"
 #undef COST
@@ -169,12 +190,13 @@ enum Code {
 #define COST(name, value_, derivative_) code_##name,
 #include "costs.h"
 #undef COST
+  code_cross_entropy
 };
 constexpr const char *names[] = {
 #define COST(name, value_, derivative_) #name,
 #include "costs.h"
 #undef COST
-};
+    "cross_entropy"};
 template <class Use> INLINE void with(int code, Use use) {
   switch (code) {
 #define COST(name, value_, derivative_) \

@@ -9,11 +9,15 @@
 struct Shape {
   int depth;
   std::vector<int> sizes, activations;
+  std::vector<double> dropout; // of the outputs of layer l + 1, if there is any
+  double input_noise = 0;      // standard deviation
+  int targets;                 // columns of y
   std::vector<ptrdiff_t> weights_at, biases_at; // of layer l + 1, in the flat vector
   ptrdiff_t weights = 0, parameters = 0;        // how many
 
   explicit Shape(const schuss_network &n)
-      : depth(n.depth), sizes(n.sizes, n.sizes + n.depth + 1), activations(n.activations, n.activations + n.depth) {
+      : depth(n.depth), sizes(n.sizes, n.sizes + n.depth + 1), activations(n.activations, n.activations + n.depth),
+        targets(sizes.back()) {
     for (int l = 0; l < depth; l++) {
       weights_at.push_back(weights);
       weights += (ptrdiff_t)sizes[l] * sizes[l + 1];
@@ -26,6 +30,7 @@ struct Shape {
   }
   int inputs() const { return sizes.front(); }
   int outputs() const { return sizes.back(); }
+  bool drops(int l) const { return !dropout.empty() && dropout[l] > 0; }
   ptrdiff_t units() const { // numbers kept for a sample
     ptrdiff_t total = sizes[0];
     for (int l = 0; l < depth; l++) total += sizes[l + 1] * (activation::reads_input(activations[l]) ? 2 : 1);
@@ -39,7 +44,7 @@ template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
   TileBuffers<T> buffers;
   const size_t lanes = (size_t)panels * width<T>;
   buffers.x.resize(lanes * shape.inputs());
-  buffers.y.resize(lanes * shape.outputs());
+  buffers.y.resize(lanes * shape.targets);
   buffers.w.resize(lanes);
   buffers.index.resize(lanes + vector_bytes / 4);
   buffers.left.resize(lanes + 1);
@@ -56,23 +61,76 @@ template <class T> TileBuffers<T> make_buffers(const Shape &shape, int panels) {
   return buffers;
 }
 
-// a[l] <- the outputs of every layer, for a tile of x: [panels][d0][width]; z[l] <- their inputs, where it is not null.
+// The randomness of a step: dropout and the noise of the inputs. Samples count from the first of the batch.
+struct Noise {
+  uint64_t seed;
+  uint64_t step;
+};
+
+// A layer's dropout in a step.
+template <class T> struct Dropout {
+  uint32_t keys[4], threshold;
+  T factor;
+  Dropout(const Shape &shape, const Noise &noise, int l)
+      : threshold((uint32_t)std::min(4294967295., shape.dropout[l] * 4294967296.)), factor(T(1 / (1 - shape.dropout[l]))) {
+    noise_keys(noise.seed, noise.step, l + 1, keys);
+  }
+};
+
+// x <- x + input_noise times a standard normal number, by Box and Muller, for a sample and a column.
+template <class T> INLINE void add_noise(T &x, double deviation, uint32_t position, uint32_t column, const uint32_t *keys) {
+  uint32_t first, second;
+  NOISE_WORD(uint32_t, first, position, column, keys);
+  NOISE_WORD(uint32_t, second, position, column | 0x80000000u, keys);
+  const double radius = std::sqrt(-2 * std::log((first + 1.) * 0x1p-32));
+  x += T(deviation * radius * std::cos(second * (2 * 3.14159265358979323846 * 0x1p-32)));
+}
+
+// The tile with noise on its inputs, in the buffers.
 template <class T>
-void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const *a, T *const *z, int panels) {
-  for (int l = 0; l < shape.depth; l++)
-    activation::with(shape.activations[l], [&](auto row) {
+Tile<T> noisy(const Shape &shape, const Noise &noise, int64_t first_panel, Tile<T> tile, TileBuffers<T> &buffers) {
+  if (shape.input_noise == 0) return tile;
+  uint32_t keys[4];
+  noise_keys(noise.seed, noise.step, 0, keys);
+  const int d = shape.inputs();
+  if (tile.x != buffers.x.data()) std::copy_n(tile.x, (ptrdiff_t)tile.panels * d * width<T>, buffers.x.data());
+  T *x = buffers.x.data();
+  for (int panel = 0; panel < tile.panels; panel++)
+    for (int c = 0; c < d; c++)
+      for (int lane = 0; lane < width<T>; lane++, x++)
+        add_noise(*x, shape.input_noise, uint32_t((first_panel + panel) * width<T> + lane), c, keys);
+  return {buffers.x.data(), tile.y, tile.w, tile.panels};
+}
+
+// a[l] <- the outputs of every layer, for a tile of x: [panels][d0][width]; z[l] <- their inputs, where it is not null. With
+// noise, dropout applies after a is there.
+template <class T>
+void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const *a, T *const *z, int panels,
+                  const Noise *noise = nullptr, int64_t first_panel = 0) {
+  for (int l = 0; l < shape.depth; l++) {
+    const bool together = shape.activations[l] == activation::code_softmax;
+    activation::with(together ? activation::code_linear : shape.activations[l], [&](auto row) {
       forward<T, decltype(row)>(parameters + shape.weights_at[l], parameters + shape.biases_at[l], shape.sizes[l],
                                 shape.sizes[l + 1], l ? a[l - 1] : x, a[l], z[l], panels);
     });
+    if (together) softmax(shape.sizes[l + 1], a[l], panels);
+    if (noise && shape.drops(l)) {
+      const Dropout<T> dropout(shape, *noise, l);
+      drop(a[l], shape.sizes[l + 1], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
+    }
+  }
 }
 
 // a[L] <- delta_L; returns the cost.
-template <class T> double output_tile(const Shape &shape, int cost_code, const Tile<T> &tile, T *const *a, T *const *z) {
+template <class T> double output_tile(const Shape &shape, const Loss<T> &loss, const Tile<T> &tile, T *const *a, T *const *z) {
   const int last = shape.depth - 1;
+  if (loss.code == cost::code_cross_entropy)
+    return cross_entropy_delta(loss, shape.outputs(), a[last], tile.y, tile.w, tile.panels);
   double result = 0;
   activation::with(shape.activations[last], [&](auto row) {
-    cost::with(cost_code, [&](auto cost_row) {
-      result = output_delta<T, decltype(row), decltype(cost_row)>(shape.outputs(), a[last], z[last], tile.y, tile.w, tile.panels);
+    cost::with(loss.code, [&](auto cost_row) {
+      result = output_delta<T, decltype(row), decltype(cost_row)>(loss, shape.outputs(), a[last], z[last], tile.y, tile.w,
+                                                                  tile.panels);
     });
   });
   return result;
@@ -80,10 +138,19 @@ template <class T> double output_tile(const Shape &shape, int cost_code, const T
 
 // a[l - 1] <- delta, from that of the layer after it, a[l], in place of the activations.
 template <class T>
-void backward_tile(const Shape &shape, Columns<T> W, int l, T *const *a, T *const *z, int panels) {
+void backward_tile(const Shape &shape, Columns<T> W, int l, T *const *a, T *const *z, int panels, const Noise &noise,
+                   int64_t first_panel) {
+  const bool drops = shape.drops(l - 1);
+  const ptrdiff_t count = (ptrdiff_t)panels * shape.sizes[l] * width<T>;
+  if (drops) // what was kept becomes what it was before dropout: the derivative reads that
+    for (ptrdiff_t i = 0; i < count; i += N<T>) store(a[l - 1] + i, load(a[l - 1] + i) * T(1 - shape.dropout[l - 1]));
   activation::with(shape.activations[l - 1], [&](auto row) {
     backward<T, decltype(row)>(W, shape.sizes[l], shape.sizes[l + 1], a[l], a[l - 1], z[l - 1], panels);
   });
+  if (drops) {
+    const Dropout<T> dropout(shape, noise, l - 1);
+    drop(a[l - 1], shape.sizes[l], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
+  }
 }
 
 template <class T> T weight_of(const Tile<T> &tile) { // the sum of the samples' weights
@@ -92,41 +159,58 @@ template <class T> T weight_of(const Tile<T> &tile) { // the sum of the samples'
   return sum_of<T>(sum);
 }
 
-// What a step does with the gradient. The sums over samples become gradients by `scale`, 1 / S.
+// What a step does with the gradient. The sums over samples become gradients by `scale`, 1 / S. mu, rho: as in optimizers.h.
 template <class T> struct Rule {
-  enum { gradient_only, sgd, nesterov } kind;
+  enum { gradient_only, sgd, nesterov, adam, rmsprop } kind;
   bool bias_momentum;
-  T scale, l2, eta, mu, keep;
+  T scale, l2, l1, eta, mu, rho, epsilon, keep;
+  T adam_step, adam_spread;
 };
 
-// One vector of parameters: returns W after the step (or the gradient alone); v becomes the new velocity. sum: of the gradient.
-template <class T, bool Weights> INLINE V<T> moved(const Rule<T> &rule, V<T> sum, V<T> W, V<T> &v) {
-  const V<T> gradient = (Weights ? sum + rule.l2 * W : sum) * rule.scale;
-  if (rule.kind == Rule<T>::gradient_only) return gradient;
+// One vector of parameters: returns W after the step (or the gradient alone); v becomes the new velocity or first moment, s the
+// mean square of the gradient. sum: of the gradient.
+template <class T, bool Weights> INLINE V<T> moved(const Rule<T> &rule, V<T> sum, V<T> W, V<T> &v, V<T> &s) {
+  if (Weights) sum += rule.l2 * W;
+  if (Weights && rule.l1 != 0) sum += rule.l1 * sign<T>(W);
+  const V<T> gradient = sum * rule.scale;
+  const T keep = Weights ? rule.keep : T(1);
+  switch (rule.kind) {
+  case Rule<T>::gradient_only: return gradient;
+  case Rule<T>::adam:
+    v = MEAN_OF(v, gradient, rule.mu);
+    s = MEAN_OF(s, gradient * gradient, rule.rho);
+    return MOVED(W, keep, ADAM_MOVE(v, s, rule.adam_step, rule.adam_spread, rule.epsilon));
+  case Rule<T>::rmsprop:
+    s = MEAN_OF(s, gradient * gradient, rule.rho);
+    v = RMSPROP_VELOCITY(v, gradient, s, rule.eta, rule.mu, rule.epsilon);
+    return MOVED(W, keep, SGD_MOVE(v));
+  default: break;
+  }
   if (!Weights && !rule.bias_momentum) return W - rule.eta * gradient;
   v = SGD_VELOCITY(v, gradient, rule.eta, rule.mu);
-  const V<T> move = rule.kind == Rule<T>::nesterov ? NESTEROV_MOVE(v, gradient, rule.eta, rule.mu) : SGD_MOVE(v);
-  return MOVED(W, Weights ? rule.keep : T(1), move);
+  return MOVED(W, keep, rule.kind == Rule<T>::nesterov ? NESTEROV_MOVE(v, gradient, rule.eta, rule.mu) : SGD_MOVE(v));
 }
 
-// next <- W after the step, v <- the new velocity, for `count` weights or biases, of which sum(i, n) is the gradient of the n
-// from i on; returns whether all of next is finite.
+// next <- W after the step, v and s <- the new state (null: there is none), for `count` weights or biases, of which sum(i, n) is
+// the gradient of the n from i on; returns whether all of next is finite.
 template <class T, bool Weights, class Sum>
-INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *next, ptrdiff_t count) {
+INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *s, T *next, ptrdiff_t count) {
   constexpr typename Lanes<T>::Bits infinite = sizeof(T) == 4 ? 0x7f800000 : 0x7ff0000000000000;
   B<T> bad{};
   ptrdiff_t i = 0;
   for (; i + N<T> <= count; i += N<T>) {
-    V<T> velocity = v ? load(v + i) : V<T>{};
-    const V<T> after = moved<T, Weights>(rule, sum(i, N<T>), load(W + i), velocity);
+    V<T> velocity = v ? load(v + i) : V<T>{}, square = s ? load(s + i) : V<T>{};
+    const V<T> after = moved<T, Weights>(rule, sum(i, N<T>), load(W + i), velocity, square);
     if (v) store(v + i, velocity);
+    if (s) store(s + i, square);
     store(next + i, after);
     bad |= ((B<T>)after & infinite) == infinite;
   }
   if (const int rest = int(count - i)) {
-    V<T> velocity = v ? load_first(v + i, rest) : V<T>{};
-    const V<T> after = moved<T, Weights>(rule, sum(i, rest), load_first(W + i, rest), velocity);
+    V<T> velocity = v ? load_first(v + i, rest) : V<T>{}, square = s ? load_first(s + i, rest) : V<T>{};
+    const V<T> after = moved<T, Weights>(rule, sum(i, rest), load_first(W + i, rest), velocity, square);
     if (v) store_first(v + i, velocity, rest);
+    if (s) store_first(s + i, square, rest);
     store_first(next + i, after, rest);
     bad |= ((B<T>)after & infinite) == infinite;
   }
@@ -135,16 +219,22 @@ INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *next, ptrdi
   return true;
 }
 
-template <class T> double sum_of_squares(const T *values, ptrdiff_t count) {
+// The sum over i of a[i] b[i]: short sums in T, then double.
+template <class T> double dot(const T *a, const T *b, ptrdiff_t count) {
   double total = 0;
-  constexpr ptrdiff_t run = 1024; // short sums in T, then double
+  constexpr ptrdiff_t run = 1024;
   for (ptrdiff_t first = 0; first < count; first += run) {
     const ptrdiff_t end = std::min(count, first + run);
     V<T> sum{};
     ptrdiff_t i = first;
-    for (; i + N<T> <= end; i += N<T>) sum += load(values + i) * load(values + i);
-    if (i < end) sum += load_first(values + i, int(end - i)) * load_first(values + i, int(end - i));
+    for (; i + N<T> <= end; i += N<T>) sum += load(a + i) * load(b + i);
+    if (i < end) sum += load_first(a + i, int(end - i)) * load_first(b + i, int(end - i));
     total += sum_of<T>(sum);
   }
+  return total;
+}
+template <class T> double sum_of_magnitudes(const T *values, ptrdiff_t count) {
+  double total = 0;
+  for (ptrdiff_t i = 0; i < count; i++) total += std::abs(values[i]);
   return total;
 }

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "dense.hpp"
-#include "random.h"
 
 template <class T> struct Aligned { // an allocator: cache lines of its own, zeroed by std::vector
   using value_type = T;
@@ -18,12 +17,17 @@ template <class T> struct Aligned { // an allocator: cache lines of its own, zer
 };
 template <class T> using Buffer = std::vector<T, Aligned<T>>;
 
+enum class Order : int32_t { given, shuffled, blocks }; // blocks: those of rows are shuffled, then the rows of a few together
+
 // The samples of one step: positions first..first+count of an epoch's order.
 struct Batch {
   int64_t first, count;
-  bool shuffled, resampled;
+  Order order;
+  bool resampled;
   uint32_t keys[8], bootstrap[4];
 };
+
+constexpr int64_t block_rows = 4096, window_blocks = 16; // of Order::blocks: schuss/philox.py holds the same
 
 // Writes up to `width` rows into a panel, the lanes after `rows` zero. from: (n, columns); index: which rows, or null for
 // those from `first` on; panel: [columns][width].
@@ -82,43 +86,49 @@ template <class T> struct Tile {
   int panels;
 };
 
-// A copy of the data: in panels if every step uses all samples, else in rows, from which each step gathers its own.
+// The data: a copy in panels if every step uses all samples, else in rows, from which each step gathers its own; or rows in place.
 template <class T> class Samples {
 public:
-  Samples(const T *x, const T *y, const T *weights, int64_t n, int inputs, int outputs, bool in_panels)
-      : n_(n), inputs_(inputs), outputs_(outputs), in_panels_(in_panels), weighted_(weights != nullptr) {
-    if (!in_panels) {
-      x_.assign(x, x + n * inputs);
-      y_.assign(y, y + n * outputs);
-      if (weights) w_.assign(weights, weights + n);
+  Samples(int64_t n, int inputs, int targets, bool weighted, bool in_panels)
+      : n_(n), inputs_(inputs), targets_(targets), in_panels_(in_panels), weighted_(weighted) {
+    const int64_t rows = in_panels ? round_up(n, width<T>) : n;
+    own_x_.resize(rows * inputs);
+    own_y_.resize(rows * targets);
+    own_w_.resize(in_panels || weighted ? rows : 0);
+    x_ = own_x_.data(), y_ = own_y_.data(), w_ = own_w_.data();
+  }
+  // In rows that stay the caller's.
+  Samples(const T *x, const T *y, const T *w, int64_t n, int inputs, int targets)
+      : n_(n), inputs_(inputs), targets_(targets), in_panels_(false), weighted_(w != nullptr), x_(x), y_(y), w_(w) {}
+
+  // Copies the rows first..first+count into place; w may be null if there are no weights.
+  void fill(int64_t first, int64_t count, const T *x, const T *y, const T *w) {
+    if (!in_panels_) {
+      std::copy_n(x, count * inputs_, own_x_.data() + first * inputs_);
+      std::copy_n(y, count * targets_, own_y_.data() + first * targets_);
+      if (w) std::copy_n(w, count, own_w_.data() + first);
       return;
     }
-    const int64_t panels = round_up(n, width<T>) / width<T>;
-    x_.resize(panels * width<T> * inputs);
-    y_.resize(panels * width<T> * outputs);
-    w_.resize(panels * width<T>);
-    for (int64_t p = 0; p < panels; p++) {
-      const int64_t first = p * width<T>;
-      const int rows = (int)std::min<int64_t>(width<T>, n - first);
-      gather(x, inputs, nullptr, first, rows, x_.data() + first * inputs);
-      gather(y, outputs, nullptr, first, rows, y_.data() + first * outputs);
-      for (int lane = 0; lane < rows; lane++) w_[first + lane] = weights ? weights[first + lane] : T(1);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t panel = (first + i) / width<T> * width<T>, lane = (first + i) % width<T>;
+      for (int c = 0; c < inputs_; c++) own_x_[panel * inputs_ + c * width<T> + lane] = x[i * inputs_ + c];
+      for (int c = 0; c < targets_; c++) own_y_[panel * targets_ + c * width<T> + lane] = y[i * targets_ + c];
+      own_w_[first + i] = w ? w[i] : T(1);
     }
   }
   int64_t size() const { return n_; }
-  bool weighted() const { return weighted_; }
 
   // The panels first..first+panels of a batch, gathered into the buffers where the data lie in rows.
   Tile<T> tile(const Batch &batch, int64_t first_panel, int panels, TileBuffers<T> &buffers) const {
     if (in_panels_) {
       const int64_t at = first_panel * width<T>;
-      const T *w = w_.data() + at;
+      const T *w = w_ + at;
       if (batch.resampled) {
         std::copy_n(w, panels * width<T>, buffers.w.data());
         resample(batch, nullptr, at, panels * width<T>, buffers.w.data());
         w = buffers.w.data();
       }
-      return {x_.data() + at * inputs_, y_.data() + at * outputs_, w, panels};
+      return {x_ + at * inputs_, y_ + at * targets_, w, panels};
     }
     const int64_t start = first_panel * width<T>, rows = std::min<int64_t>(panels * width<T>, batch.count - start);
     const uint32_t *index = order(batch, start, rows, buffers);
@@ -126,8 +136,8 @@ public:
       const int lane0 = p * width<T>, here = (int)std::min<int64_t>(width<T>, rows - lane0);
       const int64_t first = batch.first + start + lane0;
       const uint32_t *which = index ? index + lane0 : nullptr;
-      gather(x_.data(), inputs_, which, first, here, buffers.x.data() + (ptrdiff_t)lane0 * inputs_);
-      gather(y_.data(), outputs_, which, first, here, buffers.y.data() + (ptrdiff_t)lane0 * outputs_);
+      gather(x_, inputs_, which, first, here, buffers.x.data() + (ptrdiff_t)lane0 * inputs_);
+      gather(y_, targets_, which, first, here, buffers.y.data() + (ptrdiff_t)lane0 * targets_);
       T *w = buffers.w.data() + lane0;
       for (int lane = 0; lane < width<T>; lane++)
         w[lane] = lane >= here ? T(0) : !weighted_ ? T(1) : w_[which ? which[lane] : first + lane];
@@ -142,8 +152,8 @@ public:
     const uint32_t *index = order(batch, start, count, buffers);
     for (int64_t i = 0; i < count; i++) {
       const int64_t at = index ? index[i] : batch.first + start + i;
-      std::copy_n(x_.data() + at * inputs_, inputs_, x + i * x_stride);
-      std::copy_n(y_.data() + at * outputs_, outputs_, y + i * y_stride);
+      std::copy_n(x_ + at * inputs_, inputs_, x + i * x_stride);
+      std::copy_n(y_ + at * targets_, targets_, y + i * y_stride);
       w[i] = weighted_ ? w_[at] : T(1);
     }
     if (batch.resampled) resample(batch, index, batch.first + start, count, w);
@@ -152,9 +162,36 @@ public:
 private:
   // Which rows the positions start..start+count of a batch are, or null if they are batch.first + start and so on.
   const uint32_t *order(const Batch &batch, int64_t start, int64_t count, TileBuffers<T> &buffers) const {
-    if (!batch.shuffled) return nullptr;
-    permute(batch.first + start, count, n_, batch.keys, buffers.index.data(), buffers.left.data());
+    if (batch.order == Order::given) return nullptr;
+    if (batch.order == Order::shuffled)
+      permute(batch.first + start, count, n_, batch.keys, buffers.index.data(), buffers.left.data());
+    else in_blocks_order(batch.keys, batch.first + start, count, buffers);
     return buffers.index.data();
+  }
+
+  // The same for Order::blocks. A window is some shuffled blocks; the rows after the last whole block are a window of their own.
+  void in_blocks_order(const uint32_t *keys, int64_t first, int64_t count, TileBuffers<T> &buffers) const {
+    constexpr int64_t window = block_rows * window_blocks;
+    const int64_t whole = n_ / block_rows * block_rows;
+    for (int64_t done = 0; done < count;) {
+      const int64_t at = first + done, begin = at < whole ? at / window * window : whole;
+      const int64_t size = at < whole ? std::min(window, whole - begin) : n_ - whole;
+      const int64_t here = std::min(count - done, begin + size - at);
+      uint32_t own[8], *index = buffers.index.data() + done;
+      for (int k = 0; k < 8; k++) own[k] = keys[k] + uint32_t(begin / window + 1) * 0x9E3779B9u;
+      permute(at - begin, here, size, own, index, buffers.left.data());
+      if (at < whole) {
+        uint32_t blocks[window_blocks], left[2];
+        for (int64_t b = 0; b < size / block_rows; b++) {
+          uint32_t found[lanes];
+          permute(begin / block_rows + b, 1, whole / block_rows, keys, found, left);
+          blocks[b] = found[0];
+        }
+        for (int64_t i = 0; i < here; i++) index[i] = uint32_t(blocks[index[i] / block_rows] * block_rows + index[i] % block_rows);
+      } else
+        for (int64_t i = 0; i < here; i++) index[i] += uint32_t(whole);
+      done += here;
+    }
   }
 
   // w <- w times how often a resampling holds the rows: those of index, or from `first` on.
@@ -163,8 +200,10 @@ private:
       w[i] *= T(bootstrap_weight(index ? index[i] : uint32_t(first + i), batch.bootstrap));
   }
 
+  static constexpr int lanes = vector_bytes / 4;
   int64_t n_;
-  int inputs_, outputs_;
+  int inputs_, targets_;
   bool in_panels_, weighted_;
-  Buffer<T> x_, y_, w_;
+  Buffer<T> own_x_, own_y_, own_w_;
+  const T *x_, *y_, *w_;
 };

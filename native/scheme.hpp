@@ -9,8 +9,9 @@ template <class T> struct Step {
   Batch batch;
   const T *current; // the parameters before it
   T *next;          // and after it
-  T *velocity;
+  T *velocity, *square; // the optimizer's state, or null
   Rule<T> rule;
+  Noise noise;
 };
 
 struct Totals { // over samples: of w c(y, a), and of w
@@ -45,7 +46,21 @@ bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrd
     for (int g = 1; g < groups; g++) total += load(from + g * stride);
     return total;
   };
-  T *v = step.velocity ? step.velocity + first : nullptr, *next = step.next + first;
-  if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, next, end - first);
-  return apply<T, false>(step.rule, sum, step.current + first, v, next, end - first);
+  T *v = step.velocity ? step.velocity + first : nullptr, *s = step.square ? step.square + first : nullptr;
+  T *next = step.next + first;
+  if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, s, next, end - first);
+  return apply<T, false>(step.rule, sum, step.current + first, v, s, next, end - first);
+}
+
+// Parameters first..end, all weights or all biases, for one thread to update.
+struct Slice {
+  ptrdiff_t first, end;
+};
+inline std::vector<Slice> slices_of(const Shape &shape) {
+  std::vector<Slice> slices;
+  for (ptrdiff_t first = 0; first < shape.parameters; first = slices.back().end) {
+    const ptrdiff_t end = first < shape.weights ? shape.weights : shape.parameters;
+    slices.push_back({first, std::min(end, first + 4096)});
+  }
+  return slices;
 }

@@ -1,5 +1,6 @@
 // Vectors of the instruction set that this file is compiled for, by GCC and Clang vector types.
 #pragma once
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -78,6 +79,19 @@ template <class Vector> INLINE Vector max(Vector c, Vector x) {
   else return (Vector)_mm256_max_pd((__m256d)c, (__m256d)x);
 #else
   return c > x ? c : x;
+#endif
+}
+
+template <class Vector> INLINE Vector square_root(Vector x) {
+#if defined(__AVX512F__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm512_sqrt_ps((__m512)x);
+  else return (Vector)_mm512_sqrt_pd((__m512d)x);
+#elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_sqrt_ps((__m256)x);
+  else return (Vector)_mm256_sqrt_pd((__m256d)x);
+#else
+  UNROLL for (size_t lane = 0; lane < sizeof(Vector) / sizeof(x[0]); lane++) x[lane] = std::sqrt(x[lane]);
+  return x;
 #endif
 }
 

@@ -51,15 +51,16 @@ INLINE void backward_rows(const T *W, int ni, int no, const T *delta, ptrdiff_t 
 
 template <class T> class SmallStep final : public Scheme<T> {
 public:
-  SmallStep(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
-      : shape_(shape), cost_(cost_code), samples_(samples) {
+  SmallStep(const Shape &shape, const Loss<T> &loss, const Samples<T> &samples, int64_t batch)
+      : shape_(shape), loss_(loss), samples_(samples) {
     for (int l = 0; l <= shape.depth; l++) {
       stride_.push_back(round_up(shape.sizes[l], width<T>));
       a_.emplace_back(stride_[l] * batch);
       delta_.emplace_back(l ? stride_[l] * batch : 0);
       z_.emplace_back(l && activation::reads_input(shape.activations[l - 1]) ? stride_[l] * batch : 0);
     }
-    y_.resize(stride_.back() * batch);
+    targets_ = round_up(shape.targets, N<T>);
+    y_.resize(targets_ * batch);
     w_.resize(batch);
     totals_.resize((batch + item_samples - 1) / item_samples);
     for (int l = 0; l < shape.depth; l++) {
@@ -80,8 +81,14 @@ public:
   void accumulate(int, int item, const Step<T> &step, TileBuffers<T> &buffers) override {
     const int first = item * item_samples, count = (int)std::min<int64_t>(item_samples, step.batch.count - first);
     const int depth = shape_.depth;
-    samples_.rows(step.batch, first, count, row(a_, 0, first), stride_[0], y_.data() + first * stride_[depth], stride_[depth],
+    samples_.rows(step.batch, first, count, row(a_, 0, first), stride_[0], y_.data() + first * targets_, targets_,
                   w_.data() + first, buffers);
+    if (shape_.input_noise > 0) {
+      uint32_t keys[4];
+      noise_keys(step.noise.seed, step.noise.step, 0, keys);
+      for (int s = first; s < first + count; s++)
+        for (int c = 0; c < shape_.inputs(); c++) add_noise(row(a_, 0, s)[c], shape_.input_noise, s, c, keys);
+    }
     for (int l = 0; l < depth; l++) {
       in_blocks<item_samples>(count, 0, [&](auto block, int s) {
         forward_rows<T, block>(step.current + shape_.weights_at[l], step.current + shape_.biases_at[l], shape_.sizes[l],
@@ -91,15 +98,16 @@ public:
         T *z = z_[l + 1].empty() ? nullptr : row(z_, l + 1, first);
         activate<T, decltype(f)>(row(a_, l + 1, first), z, count * stride_[l + 1]);
       });
+      if (shape_.drops(l)) drop_rows(row(a_, l + 1, first), l, first, count, step.noise);
     }
-    totals_[item] = {};
-    for (int s = first; s < first + count; s++) output(s, totals_[item]);
+    totals_[item] = output(first, count, buffers);
     for (int l = depth - 1; l > 0; l--) {
       in_blocks<item_samples>(count, 0, [&](auto block, int s) {
         backward_rows<T, block>(step.current + shape_.weights_at[l], shape_.sizes[l], shape_.sizes[l + 1],
                                 row(delta_, l + 1, first + s), stride_[l + 1], row(delta_, l, first + s), stride_[l]);
       });
       activation::with(shape_.activations[l - 1], [&](auto f) { differentiate<decltype(f)>(l, first, count); });
+      if (shape_.drops(l - 1)) drop_rows(row(delta_, l, first), l - 1, first, count, step.noise);
     }
   }
 
@@ -108,8 +116,8 @@ public:
     const int count = (int)step.batch.count, ni = shape_.sizes[l];
     bool finite = true;
     const auto take = [&](auto weights, ptrdiff_t at, ptrdiff_t n, auto sum) {
-      T *v = step.velocity ? step.velocity + at : nullptr;
-      finite &= apply<T, weights>(step.rule, sum, step.current + at, v, step.next + at, n);
+      T *v = step.velocity ? step.velocity + at : nullptr, *s = step.square ? step.square + at : nullptr;
+      finite &= apply<T, weights>(step.rule, sum, step.current + at, v, s, step.next + at, n);
     };
     for (int j = first; j < first + rows; j++)
       take(std::true_type{}, shape_.weights_at[l] + (ptrdiff_t)j * ni, ni, [&](ptrdiff_t i, int) {
@@ -133,39 +141,48 @@ private:
   };
   T *row(std::vector<Buffer<T>> &of, int l, int sample) { return of[l].data() + sample * stride_[l]; }
 
-  // The delta of the output layer for a sample; adds its cost.
-  void output(int sample, Totals &total) {
+  // The delta of the output layer for some samples, and their cost: they are put across the lanes of a panel for it.
+  Totals output(int first, int count, TileBuffers<T> &at) {
     const int last = shape_.depth, no = shape_.outputs();
-    const T *a = row(a_, last, sample), *y = y_.data() + sample * stride_[last];
-    const T *z = z_[last].empty() ? a : row(z_, last, sample);
-    T *delta = row(delta_, last, sample);
-    const T weight = w_[sample];
-    total.weight += weight;
-    activation::with(shape_.activations[last - 1], [&](auto f) {
-      cost::with(cost_, [&](auto c) {
-        using Row = decltype(f);
-        using CostRow = decltype(c);
-        for (int j = 0; j < no; j += N<T>) {
-          const V<T> out = load(a + j), target = load(y + j);
-          const V<T> value = CostRow::template value<T>(target, out);
-          for (int lane = 0; lane < std::min(N<T>, no - j); lane++) total.cost += weight * value[lane];
-          store(delta + j, weight * CostRow::template derivative<T>(target, out) *
-                               Row::template derivative<T>(out, load(z + j)));
-        }
-      });
-    });
+    T *const a = at.a.back(), *const z = at.z.back();
+    const auto put = [&](const T *from, ptrdiff_t stride, int columns, T *to) {
+      for (int j = 0; j < columns; j++)
+        for (int lane = 0; lane < width<T>; lane++) to[j * width<T> + lane] = lane < count ? from[lane * stride + j] : T(0);
+    };
+    put(row(a_, last, first), stride_[last], no, a);
+    if (z) put(row(z_, last, first), stride_[last], no, z);
+    put(y_.data() + first * targets_, targets_, shape_.targets, at.y.data());
+    put(w_.data() + first, 1, 1, at.w.data());
+    const Tile<T> tile{nullptr, at.y.data(), at.w.data(), 1};
+    const Totals total{output_tile(shape_, loss_, tile, at.a.data(), at.z.data()), weight_of(tile)};
+    for (int s = 0; s < count; s++)
+      for (int j = 0; j < no; j++) row(delta_, last, first + s)[j] = a[j * width<T> + s];
+    return total;
   }
+
+  // a <- a / (1 - p) where dropout keeps it, else 0; or the same for delta.
+  void drop_rows(T *a, int l, int first, int count, const Noise &noise) {
+    const Dropout<T> dropout(shape_, noise, l);
+    for (int s = first; s < first + count; s++, a += stride_[l + 1])
+      for (int j = 0; j < shape_.sizes[l + 1]; j += N<T>) {
+        const B<T> mask = kept<T>((uint32_t)s - typename Words<T>::Vector{}, counted_from<T>(j), dropout.keys, dropout.threshold);
+        store(a + j, (V<T>)((B<T>)(load(a + j) * dropout.factor) & mask));
+      }
+  }
+
   // delta <- delta f'(a or z)
   template <class Row> void differentiate(int l, int first, int count) {
     const T *a = row(a_, l, first), *z = z_[l].empty() ? a : row(z_, l, first);
     T *delta = row(delta_, l, first);
+    const T before_dropout = shape_.drops(l - 1) ? T(1 - shape_.dropout[l - 1]) : T(1);
     for (ptrdiff_t i = 0; i < count * stride_[l]; i += N<T>)
-      store(delta + i, load(delta + i) * Row::template derivative<T>(load(a + i), load(z + i)));
+      store(delta + i, load(delta + i) * Row::template derivative<T>(load(a + i) * before_dropout, load(z + i)));
   }
 
   const Shape &shape_;
-  int cost_;
+  const Loss<T> &loss_;
   const Samples<T> &samples_;
+  ptrdiff_t targets_;                       // columns of y, rounded up
   std::vector<ptrdiff_t> stride_;           // of layer l, the inputs being 0: its units, rounded up
   std::vector<Buffer<T>> a_, delta_, z_;    // [samples][stride]
   Buffer<T> y_, w_;

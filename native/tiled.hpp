@@ -5,8 +5,8 @@
 
 template <class T> class TiledStep final : public Scheme<T> {
 public:
-  TiledStep(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
-      : shape_(shape), cost_(cost_code), samples_(samples) {
+  TiledStep(const Shape &shape, const Loss<T> &loss, const Samples<T> &samples, int64_t batch)
+      : shape_(shape), loss_(loss), samples_(samples) {
     // A tile in 160 KB is near enough to the first cache; but a tile of fewer than four panels spends its time on adding up
     // what it found, so wide layers get larger ones, as far as the second cache goes.
     constexpr ptrdiff_t near_bytes = 160 * 1024, far_bytes = 400 * 1024, partial_bytes = 2 << 20;
@@ -23,11 +23,7 @@ public:
     stride_ = round_up(shape.parameters, 64);
     partial_.resize(groups_ * stride_);
     totals_.resize(groups_);
-    for (ptrdiff_t first = 0; first < shape.parameters;) {
-      const ptrdiff_t end = first < shape.weights ? shape.weights : shape.parameters;
-      slices_.push_back({first, std::min(end, first + 4096)});
-      first = slices_.back().end;
-    }
+    slices_ = slices_of(shape);
   }
   int tile_panels() const override { return tile_panels_; }
   int rounds(const Batch &) const override { return 1; }
@@ -41,7 +37,7 @@ public:
     totals_[item] = {};
     for (int64_t first = panels * item / groups_; first < end; first += tile_panels_) {
       const int here = (int)std::min<int64_t>(tile_panels_, end - first);
-      add_tile(samples_.tile(step.batch, first, here, buffers), step.current, sums, totals_[item], buffers);
+      add_tile(samples_.tile(step.batch, first, here, buffers), first, step, sums, totals_[item], buffers);
     }
   }
   bool update(int, int block, const Step<T> &step) override {
@@ -54,14 +50,12 @@ public:
   }
 
 private:
-  struct Slice {
-    ptrdiff_t first, end; // all weights, or all biases
-  };
-
-  void add_tile(const Tile<T> &tile, const T *parameters, T *sums, Totals &total, TileBuffers<T> &at) {
+  void add_tile(const Tile<T> &clean, int64_t first, const Step<T> &step, T *sums, Totals &total, TileBuffers<T> &at) {
+    const T *parameters = step.current;
+    const Tile<T> tile = noisy(shape_, step.noise, first, clean, at);
     T *const *a = at.a.data(), *const *z = at.z.data();
-    forward_tile(shape_, parameters, tile.x, a, z, tile.panels);
-    total.cost += output_tile(shape_, cost_, tile, a, z);
+    forward_tile(shape_, parameters, tile.x, a, z, tile.panels, &step.noise, first);
+    total.cost += output_tile(shape_, loss_, tile, a, z);
     total.weight += weight_of(tile);
     for (int l = shape_.depth - 1; l >= 0; l--) {
       const T *a_prev = l ? a[l - 1] : tile.x;
@@ -70,7 +64,7 @@ private:
       else gradient(a[l], a_prev, G, g, shape_.sizes[l], shape_.sizes[l + 1], tile.panels);
       if (l > 0) {
         const auto W = Columns<T>::plain(parameters + shape_.weights_at[l], shape_.sizes[l]);
-        backward_tile(shape_, W, l, a, z, tile.panels);
+        backward_tile(shape_, W, l, a, z, tile.panels, step.noise, first);
       }
     }
   }
@@ -92,7 +86,8 @@ private:
   }
 
   const Shape &shape_;
-  int cost_, tile_panels_, groups_;
+  const Loss<T> &loss_;
+  int tile_panels_, groups_;
   const Samples<T> &samples_;
   ptrdiff_t stride_;
   Buffer<T> partial_;

@@ -41,21 +41,25 @@ schuss_session *schuss_open(const schuss_plan *plan, void *parameters, const sch
   return nullptr;
 }
 void schuss_close(schuss_session *session) { delete session; }
-int32_t schuss_begin(schuss_session *session, const schuss_watch *watch) try {
-  session->begin(*watch);
+void schuss_fill(schuss_session *session, int32_t which, int64_t first, int64_t count, const void *x, const void *y,
+                 const void *weights) {
+  session->fill(which, first, count, x, y, weights);
+}
+int32_t schuss_begin(schuss_session *session, const schuss_watch *watch, const schuss_optimizer *optimizer) try {
+  session->begin(*watch, *optimizer);
   return 0;
 } catch (const std::bad_alloc &) {
   return 1;
 }
-void schuss_advance(schuss_session *session, int64_t first_step, int64_t steps, const schuss_sgd *sgd, double *costs,
-                    double *validation_costs) {
-  session->advance(first_step, steps, *sgd, costs, validation_costs);
+void schuss_advance(schuss_session *session, int64_t first_step, int64_t steps, const schuss_optimizer *optimizer,
+                    double *costs, double *validation_costs) {
+  session->advance(first_step, steps, *optimizer, costs, validation_costs);
 }
 void schuss_restore_best(schuss_session *session) { session->restore_best(); }
 void schuss_gradient(schuss_session *session, int64_t step, double *costs, void *gradients) {
   session->gradient(step, costs, gradients);
 }
-void *schuss_state(schuss_session *session, int32_t which) { return session->state(which); }
+void *schuss_state(schuss_session *session, int32_t which, int64_t *bytes) { return session->state(which, bytes); }
 
 int32_t schuss_predict(const schuss_network *network, const void *parameters, int64_t members, const void *x, int64_t samples,
                        int32_t threads, void *outputs) try {

@@ -1,148 +1,167 @@
-// A session of the CPU engine: the loop over steps, epochs and members, and who of the threads does what.
+// A session of the CPU engine: its state, the loops over members, epochs and steps, and what an optimizer does in each.
 #pragma once
-#include <algorithm>
-#include <cmath>
-#include <limits>
-#include <memory>
+#include "lbfgs.hpp"
+#include "stepper.hpp"
 
-#include "small.hpp"
-#include "team.hpp"
-#include "tiled.hpp"
-#include "wide.hpp"
-
-// The scheme that is fastest for a plan: benchmarks/kernel_lab/ measures where the borders lie.
-template <class T>
-std::unique_ptr<Scheme<T>> choose_scheme(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch) {
-  ptrdiff_t largest = 0; // weights of a layer
-  for (int l = 0; l < shape.depth; l++) largest = std::max(largest, (ptrdiff_t)shape.sizes[l] * shape.sizes[l + 1]);
-  if (batch <= width<T> && batch < samples.size()) return std::make_unique<SmallStep<T>>(shape, cost_code, samples, batch);
-  if (largest >= 20000) return std::make_unique<WideStep<T>>(shape, cost_code, samples, batch);
-  return std::make_unique<TiledStep<T>>(shape, cost_code, samples, batch);
-}
-
-enum Fate : int32_t { running, diverged, stopped };
+enum Fate : int32_t { running, diverged, stopped, converged };
 
 constexpr double no_cost = std::numeric_limits<double>::quiet_NaN();
 
-// Threads that work on one member together, and what they share.
-template <class T> struct Team {
-  std::unique_ptr<Scheme<T>> work;
-  Buffer<T> spare; // parameters are written here and there in turn, so that a step that is not adopted leaves no trace
-  Barrier barrier{1};
-  std::atomic<int> next_item{0}, next_block{0};
-  std::atomic<bool> infinite[2]{}; // whether a step, even or odd, led out of the finite numbers
-  double squares = 0;              // sum of W^2, if there is an l2 term
-  std::vector<double> validation;  // the costs of tiles of the validation data
-};
-
-// What a run of steps on one member carries along; every thread of a team has an equal copy.
+// What a run of steps on one member carries along; every thread of a team has an equal copy. All are double: schuss_state shows them.
 struct Progress {
-  double epoch_cost, epoch_weight, best_cost;
-  int64_t best_epoch;
+  double epoch_cost = 0, epoch_weight = 0, best_cost = std::numeric_limits<double>::infinity(), best_epoch = 0;
+  double steps = 0, averaged = 0;
 };
 
 struct schuss_session {
   virtual ~schuss_session() = default;
-  virtual void begin(const schuss_watch &) = 0;
-  virtual void advance(int64_t first_step, int64_t steps, const schuss_sgd &, double *costs, double *validation_costs) = 0;
+  virtual void fill(int32_t which, int64_t first, int64_t count, const void *x, const void *y, const void *w) = 0;
+  virtual void begin(const schuss_watch &, const schuss_optimizer &) = 0;
+  virtual void advance(int64_t first_step, int64_t steps, const schuss_optimizer &, double *costs, double *validation_costs) = 0;
   virtual void restore_best() = 0;
   virtual void gradient(int64_t step, double *costs, void *gradients) = 0;
-  virtual void *state(int32_t which) = 0;
-};
-
-// What came of a step: S C, with the l2 term, and S; whether it led to finite numbers.
-struct Taken {
-  double cost, weight;
-  bool finite;
+  virtual void *state(int32_t which, int64_t *bytes) = 0;
 };
 
 template <class T> class Trainer final : public schuss_session {
 public:
   Trainer(const schuss_plan &plan, T *parameters, const schuss_data &data, const schuss_data *validation)
-      : shape_(plan.network), plan_(plan), parameters_(parameters),
-        shuffle_seeds_(plan.shuffle_seeds, plan.shuffle_seeds + plan.members),
-        samples_(cast(data.x), cast(data.y), cast(data.weights), data.samples, shape_.inputs(), shape_.outputs(),
-                 plan.batch >= data.samples) {
-    const int64_t p = shape_.parameters, members = plan.members;
-    steps_per_epoch_ = (data.samples + plan.batch - 1) / plan.batch;
+      : stepper_(plan, data), shape_(stepper_.shape()), parameters_(parameters), members_(plan.members), average_decay_(plan.average),
+        steps_per_epoch_(stepper_.steps_per_epoch()) {
     if (validation) {
-      validation_ = std::make_unique<Samples<T>>(cast(validation->x), cast(validation->y), cast(validation->weights),
-                                                 validation->samples, shape_.inputs(), shape_.outputs(), true);
+      validation_ = stepper_.samples_of(*validation, true);
       validation_weight_ = validation->total_weight;
     }
-    if (plan.bootstrap_keys) bootstrap_keys_.assign(plan.bootstrap_keys, plan.bootstrap_keys + 4 * members);
-    velocity_.resize(members * p);
-    fate_.assign(members, running);
-    fate_epoch_.assign(members, 0);
-    progress_.assign(members, {0, 0, std::numeric_limits<double>::infinity(), 0});
-    make_teams();
+    fate_.assign(members_, running);
+    fate_epoch_.assign(members_, 0);
+    kept_pairs_.assign(members_, 0);
+    progress_.assign(members_, {});
+    if (average_decay_ > 0) average_.assign(parameters, parameters + members_ * shape_.parameters);
+    make_teams(plan.threads, plan.batch);
   }
 
-  void begin(const schuss_watch &watch) override {
+  void fill(int32_t which, int64_t first, int64_t count, const void *x, const void *y, const void *w) override {
+    (which ? *validation_ : stepper_.samples()).fill(first, count, (const T *)x, (const T *)y, (const T *)w);
+  }
+
+  void begin(const schuss_watch &watch, const schuss_optimizer &optimizer) override {
+    const int64_t p = shape_.parameters, all = members_ * p;
+    const bool lbfgs = optimizer.kind == schuss_lbfgs, squares = optimizer.kind == schuss_adam || optimizer.kind == schuss_rmsprop;
+    const int family = optimizer.kind == schuss_nesterov ? (int)schuss_sgd : optimizer.kind;
     watch_ = watch;
-    if (watch.patience >= 0) best_.resize(plan_.members * shape_.parameters); // only now: it is as large as the parameters
-    for (auto &progress : progress_) progress.best_cost = std::numeric_limits<double>::infinity();
+    if (family != family_ || (lbfgs && optimizer.history != history_)) {
+      replace(velocity_, lbfgs ? 0 : all);
+      replace(square_, squares ? all : 0);
+      replace(pairs_, lbfgs ? all * 2 * optimizer.history : 0);
+      kept_pairs_.assign(members_, 0);
+      for (auto &progress : progress_) progress.steps = 0;
+      family_ = family, history_ = optimizer.history;
+    }
+    bool clips = false;
+    for (int64_t m = 0; m < members_; m++) clips |= !lbfgs && optimizer.rates[6 * m + 5] > 0;
+    for (auto &team : teams_) {
+      team.gradient.resize(clips || lbfgs ? p : 0);
+      team.trial_gradient.resize(lbfgs ? p : 0);
+      team.direction.resize(lbfgs ? p : 0);
+    }
+    if (watch.patience >= 0) best_.resize(all); // only now: it is as large as the parameters
+    if (watch.fresh)
+      for (auto &progress : progress_) progress.best_cost = std::numeric_limits<double>::infinity();
     for (auto &fate : fate_)
-      if (fate == stopped) fate = running;
+      if (fate == stopped || fate == converged) fate = running;
   }
 
-  void advance(int64_t first_step, int64_t steps, const schuss_sgd &sgd, double *costs, double *validation_costs) override {
+  void advance(int64_t first_step, int64_t steps, const schuss_optimizer &optimizer, double *costs,
+               double *validation_costs) override {
     const int64_t rows = (first_step + steps) / steps_per_epoch_ - first_step / steps_per_epoch_;
-    std::fill(costs, costs + rows * plan_.members, no_cost);
-    if (validation_) std::fill(validation_costs, validation_costs + rows * plan_.members, no_cost);
-    on_members([&](int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads) {
-      if (fate_[member] == running)
-        run(member, team, buffers, leads, first_step, steps, sgd, costs, validation_costs);
+    std::fill(costs, costs + rows * members_, no_cost);
+    if (validation_) std::fill(validation_costs, validation_costs + rows * members_, no_cost);
+    on_members([&](Worker<T> by) {
+      if (fate_[by.member] != running) return;
+      T *const home = parameters_ + by.member * shape_.parameters;
+      Run run{by, first_step, steps, optimizer, costs, validation_costs, progress_[by.member], home, by.team.spare.data()};
+      if (by.leads) {
+        by.team.infinite[0] = by.team.infinite[1] = false;
+        by.team.work->prepare(home);
+      }
+      by.team.barrier.wait();
+      if (optimizer.kind == schuss_lbfgs) iterate(run);
+      else descend(run);
+      by.team.barrier.wait(); // everyone has read `progress_` and is done with `current`
+      if (!by.leads) return;
+      progress_[by.member] = run.progress;
+      if (run.current != home) std::copy_n(run.current, shape_.parameters, home);
     });
   }
 
   void restore_best() override {
     const int64_t p = shape_.parameters;
     if (best_.empty()) return;
-    for (int64_t m = 0; m < plan_.members; m++)
+    for (int64_t m = 0; m < members_; m++)
       if (std::isfinite(progress_[m].best_cost)) std::copy_n(best_.data() + m * p, p, parameters_ + m * p);
   }
 
   void gradient(int64_t step, double *costs, void *gradients) override {
-    on_members([&](int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads) {
-      T *parameters = parameters_ + member * shape_.parameters, *out = (T *)gradients + member * shape_.parameters;
-      Step<T> now{batch_of(step, member), parameters, out, nullptr, {}};
-      now.rule.kind = Rule<T>::gradient_only;
-      if (leads) team.work->prepare(parameters);
-      team.barrier.wait();
-      const Taken taken = take(now, team, buffers, leads, step & 1);
-      if (leads) costs[member] = taken.cost / taken.weight;
-      if (leads && taken.weight == 0) std::fill(out, out + shape_.parameters, T(no_cost));
+    on_members([&](Worker<T> by) {
+      T *parameters = parameters_ + by.member * shape_.parameters, *out = (T *)gradients + by.member * shape_.parameters;
+      const Taken taken = stepper_.evaluate(step, by, parameters, out);
+      if (by.leads) costs[by.member] = taken.cost / taken.weight;
+      if (by.leads && taken.weight == 0) std::fill(out, out + shape_.parameters, T(no_cost));
     });
   }
 
-  void *state(int32_t which) override {
-    return which == 0 ? (void *)velocity_.data() : which == 1 ? (void *)fate_.data() : (void *)fate_epoch_.data();
+  void *state(int32_t which, int64_t *bytes) override {
+    const auto shown = [&](auto &of) {
+      *bytes = int64_t(of.size() * sizeof(of[0]));
+      return (void *)of.data();
+    };
+    switch (which) {
+    case 0: return shown(velocity_);
+    case 1: return shown(square_);
+    case 2: return shown(average_);
+    case 3: return shown(best_);
+    case 4: return shown(fate_);
+    case 5: return shown(fate_epoch_);
+    case 6: return shown(progress_);
+    case 7: return shown(pairs_);
+    default: return shown(kept_pairs_);
+    }
   }
 
 private:
-  static const T *cast(const void *p) { return static_cast<const T *>(p); }
+  // Some steps of one member, as one thread of its team sees them.
+  struct Run {
+    Worker<T> by;
+    int64_t first_step, steps;
+    const schuss_optimizer &optimizer;
+    double *costs, *validation_costs;
+    Progress progress;
+    T *current, *next; // the parameters now, and where a step puts its own
+  };
 
-  void make_teams() {
-    // Several members: each thread takes whole ones, and there is nothing to wait for. One: its step is shared, unless it is
-    // too short to be worth a barrier.
-    const double work = 6. * shape_.weights * std::min<double>(plan_.batch, samples_.size());
-    const bool apart = plan_.members >= plan_.threads;
-    threads_ = apart ? plan_.threads : std::max(1, std::min<int>(plan_.threads, int(work / 50000)));
-    threads_ = (int)std::min<int64_t>(threads_, apart ? plan_.members : 256);
-    teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
-    int tile_panels = 1;
-    for (auto &team : teams_) {
-      team.work = choose_scheme<T>(shape_, plan_.cost, samples_, plan_.batch);
-      tile_panels = team.work->tile_panels();
-      team.spare.resize(shape_.parameters);
-      if (validation_) team.validation.resize(tiles_of_validation(tile_panels));
-    }
-    tile_panels_ = tile_panels;
-    for (int i = 0; i < threads_; i++) buffers_.push_back(make_buffers<T>(shape_, tile_panels));
+  static void replace(Buffer<T> &buffer, int64_t count) {
+    Buffer<T>().swap(buffer);
+    buffer.resize(count);
   }
 
-  // Calls work(member, team, buffers, leads) for every member, on all threads of the team that has it.
+  void make_teams(int threads, int64_t batch) {
+    // Several members: each thread takes whole ones, and there is nothing to wait for. One: its step is shared, unless it is
+    // too short to be worth a barrier.
+    const double work = 6. * shape_.weights * std::min<double>(batch, stepper_.samples().size());
+    const bool apart = members_ >= threads;
+    threads_ = apart ? threads : std::max(1, std::min<int>(threads, int(work / 50000)));
+    threads_ = (int)std::min<int64_t>(threads_, apart ? members_ : 256);
+    teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
+    for (auto &team : teams_) {
+      team.work = stepper_.scheme();
+      tile_panels_ = team.work->tile_panels();
+      team.spare.resize(shape_.parameters);
+      if (validation_) team.validation.resize(tiles_of_validation());
+    }
+    for (int i = 0; i < threads_; i++) buffers_.push_back(make_buffers<T>(shape_, tile_panels_));
+  }
+
+  // Calls work(worker) for every member, on all threads of the team that has it.
   template <class Work> void on_members(Work work) {
     std::atomic<int64_t> next{0};
     const bool apart = teams_.size() > 1;
@@ -153,119 +172,198 @@ private:
         },
         [&](int id) {
           if (apart) {
-            for (int64_t member; (member = next.fetch_add(1)) < plan_.members;)
-              work(member, teams_[id], buffers_[id], true);
+            for (int64_t member; (member = next.fetch_add(1)) < members_;)
+              work(Worker<T>{member, teams_[id], buffers_[id], true});
             return;
           }
-          for (int64_t member = 0; member < plan_.members; member++) {
-            work(member, teams_[0], buffers_[id], id == 0);
+          for (int64_t member = 0; member < members_; member++) {
+            work(Worker<T>{member, teams_[0], buffers_[id], id == 0});
             teams_[0].barrier.wait();
           }
         });
   }
 
-  Batch batch_of(int64_t step, int64_t member) const {
-    const int64_t epoch = step / steps_per_epoch_, first = step % steps_per_epoch_ * plan_.batch;
-    Batch batch{first, std::min(plan_.batch, samples_.size() - first), plan_.shuffle && steps_per_epoch_ > 1,
-                !bootstrap_keys_.empty(), {}, {}};
-    if (batch.shuffled) shuffle_keys(shuffle_seeds_[member], (uint64_t)epoch, batch.keys);
-    if (batch.resampled) std::copy_n(&bootstrap_keys_[4 * member], 4, batch.bootstrap);
-    return batch;
-  }
-
-  // One step by all threads of a team, into step.next.
-  Taken take(Step<T> &step, Team<T> &team, TileBuffers<T> &buffers, bool leads, int parity) {
-    Scheme<T> &work = *team.work;
-    if (leads && plan_.l2 > 0) team.squares = sum_of_squares(step.current, shape_.weights);
-    Taken taken{};
-    step.rule.l2 = T(plan_.l2);
-    for (int rounds = work.rounds(step.batch), round = 0; round < rounds; round++) {
-      const int items = work.items(step.batch, round);
-      if (leads) team.next_block.store(0, std::memory_order_relaxed);
-      for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < items;)
-        work.accumulate(round, item, step, buffers);
-      team.barrier.wait();
-      if (leads) team.next_item.store(0, std::memory_order_relaxed);
-      if (round == rounds - 1) {
-        const Totals totals = work.totals(step.batch);
-        taken = {totals.cost + (plan_.l2 > 0 ? 0.5 * plan_.l2 * team.squares : 0.), totals.weight, false};
-        step.rule.scale = T(1 / taken.weight);
-        // of the next step: the last one has been read
-        if (leads) team.infinite[1 - parity].store(false, std::memory_order_relaxed);
-        if (taken.weight == 0) break;
-      }
-      for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < work.blocks();)
-        if (!work.update(round, block, step)) team.infinite[parity].store(true, std::memory_order_relaxed);
-      team.barrier.wait();
+  // The rule of a step: the member's rates times the step's factors; returns the norm to clip at, or 0.
+  double rule_of(const Run &run, int64_t step, Rule<T> &rule) const {
+    double rates[6];
+    for (int k = 0; k < 6; k++) {
+      rates[k] = run.optimizer.rates[6 * run.by.member + k];
+      if (run.optimizer.factors) rates[k] *= run.optimizer.factors[6 * (step - run.first_step) + k];
     }
-    if (taken.weight == 0) team.barrier.wait();
-    taken.finite = std::isfinite(taken.cost) && !team.infinite[parity].load(std::memory_order_relaxed);
-    return taken;
+    const double eta = rates[0], mu = rates[2], rho = rates[3], t = run.progress.steps + 1;
+    rule.bias_momentum = run.optimizer.bias_momentum;
+    rule.eta = T(eta), rule.keep = T(1 - eta * rates[1]), rule.mu = T(mu), rule.rho = T(rho), rule.epsilon = T(rates[4]);
+    if (rule.kind == Rule<T>::adam) {
+      rule.adam_step = T(eta / (1 - std::pow(mu, t)));
+      rule.adam_spread = T(1 / std::sqrt(1 - std::pow(rho, t)));
+    }
+    return rates[5];
   }
 
-  void run(int64_t member, Team<T> &team, TileBuffers<T> &buffers, bool leads, int64_t first_step, int64_t steps,
-           const schuss_sgd &sgd, double *costs, double *validation_costs) {
-    const ptrdiff_t p = shape_.parameters;
-    const double *rates = sgd.rates + 3 * member;
-    Progress progress = progress_[member];
-    T *const home = parameters_ + member * p;
-    T *current = home, *next = team.spare.data();
+  // The optimizers that take a step for each batch.
+  void descend(Run &run) {
+    const int64_t at = run.by.member * shape_.parameters;
+    T *velocity = velocity_.data() + at, *square = square_.empty() ? nullptr : square_.data() + at;
     Rule<T> rule{};
-    rule.kind = sgd.nesterov ? Rule<T>::nesterov : Rule<T>::sgd;
-    rule.bias_momentum = sgd.bias_momentum;
-    rule.eta = T(rates[0]), rule.keep = T(1 - rates[0] * rates[1]), rule.mu = T(rates[2]);
-    if (leads) {
-      team.infinite[0] = team.infinite[1] = false;
-      team.work->prepare(current);
-    }
-    team.barrier.wait();
-
-    for (int64_t step = first_step; step < first_step + steps; step++) {
-      const int64_t epoch = step / steps_per_epoch_ + 1, row = epoch - 1 - first_step / steps_per_epoch_;
-      if (step % steps_per_epoch_ == 0) progress.epoch_cost = progress.epoch_weight = 0;
-      Step<T> now{batch_of(step, member), current, next, velocity_.data() + member * p, rule};
-      const Taken taken = take(now, team, buffers, leads, step & 1);
+    constexpr decltype(rule.kind) kinds[] = {Rule<T>::sgd, Rule<T>::nesterov, Rule<T>::adam, Rule<T>::rmsprop};
+    rule.kind = kinds[run.optimizer.kind];
+    for (int64_t step = run.first_step; step < run.first_step + run.steps; step++) {
+      if (step % steps_per_epoch_ == 0) run.progress.epoch_cost = run.progress.epoch_weight = 0;
+      const double clip = rule_of(run, step, rule);
+      const Taken taken = stepper_.take(step, run.by, run.current, run.next, velocity, square, rule, clip);
       if (taken.weight > 0) { // else every sample of the batch has weight 0: it is skipped
-        if (!taken.finite) {
-          if (leads) fate_[member] = diverged, fate_epoch_[member] = epoch;
-          break;
-        }
-        std::swap(current, next);
-        progress.epoch_cost += taken.cost;
-        progress.epoch_weight += taken.weight;
+        if (!taken.finite) return end(run, diverged, step);
+        adopt(run);
+        run.progress.epoch_cost += taken.cost;
+        run.progress.epoch_weight += taken.weight;
       }
-      if ((step + 1) % steps_per_epoch_) continue;
-      if (leads) costs[row * plan_.members + member] = progress.epoch_cost / progress.epoch_weight;
-      if (!validation_ || (epoch % watch_.every && epoch != watch_.last_epoch)) continue;
-      const double cost = validation_cost(current, team, buffers);
-      if (leads) validation_costs[row * plan_.members + member] = cost;
-      if (cost < progress.best_cost - watch_.min_delta) {
-        progress.best_cost = cost, progress.best_epoch = epoch;
-        if (leads && !best_.empty()) std::copy_n(current, p, best_.data() + member * p);
-      } else if (watch_.patience >= 0 && epoch - progress.best_epoch >= watch_.patience) {
-        if (leads) fate_[member] = stopped, fate_epoch_[member] = epoch;
-        break;
-      }
+      if ((step + 1) % steps_per_epoch_ == 0 && !record(run, step)) return;
     }
-    team.barrier.wait(); // everyone has read `progress_` and is done with `current`
-    if (!leads) return;
-    progress_[member] = progress;
-    if (current != home) std::copy_n(current, p, home);
   }
 
-  int tiles_of_validation(int tile_panels) const {
+  // What was stepped to becomes current, and enters the average.
+  void adopt(Run &run) {
+    std::swap(run.current, run.next);
+    run.progress.steps++;
+    if (average_decay_ == 0) return;
+    // The others only read what is current, until the leader meets them at the next barrier.
+    const double n = run.progress.averaged++, decay = std::min(average_decay_, (1 + n) / (10 + n));
+    if (!run.by.leads) return;
+    T *average = average_.data() + run.by.member * shape_.parameters;
+    for (ptrdiff_t i = 0; i < shape_.parameters; i++) average[i] = T(decay) * average[i] + T(1 - decay) * run.current[i];
+  }
+
+  void end(Run &run, Fate fate, int64_t step) {
+    if (run.by.leads) fate_[run.by.member] = fate, fate_epoch_[run.by.member] = step / steps_per_epoch_ + 1;
+  }
+
+  // Notes the cost of the epoch that ends with a step, and looks at the validation cost; returns whether the member goes on.
+  bool record(Run &run, int64_t step) {
+    Progress &progress = run.progress;
+    const int64_t epoch = step / steps_per_epoch_ + 1, at = (epoch - 1 - run.first_step / steps_per_epoch_) * members_ + run.by.member;
+    if (run.by.leads) run.costs[at] = progress.epoch_cost / progress.epoch_weight;
+    if (!validation_ || (epoch % watch_.every && epoch != watch_.last_epoch)) return true;
+    const double cost = validation_cost(run.current, run.by);
+    if (run.by.leads) run.validation_costs[at] = cost;
+    if (cost < progress.best_cost - watch_.min_delta) {
+      progress.best_cost = cost, progress.best_epoch = (double)epoch;
+      if (run.by.leads && !best_.empty())
+        std::copy_n(run.current, shape_.parameters, best_.data() + run.by.member * shape_.parameters);
+    } else if (watch_.patience >= 0 && (double)epoch - progress.best_epoch >= (double)watch_.patience) {
+      end(run, stopped, step);
+      return false;
+    }
+    return true;
+  }
+
+  // L-BFGS: a step is an iteration, on all samples. All threads of the team go through the search; what needs one pass over the
+  // parameters is the leader's.
+  void iterate(Run &run) {
+    Team<T> &team = run.by.team;
+    const ptrdiff_t p = shape_.parameters;
+    T *const pairs = pairs_.data() + run.by.member * 2 * history_ * p;
+    int64_t evaluations = 0, kept = kept_pairs_[run.by.member];
+    const double tolerance = run.optimizer.rates[6 * run.by.member];
+    Taken now = stepper_.evaluate(evaluations++, run.by, run.current, team.gradient.data());
+    if (!now.finite || now.weight == 0) return end(run, diverged, run.first_step);
+    for (int64_t step = run.first_step; step < run.first_step + run.steps; step++) {
+      const double cost = now.cost / now.weight;
+      double accepted = 0;
+      bool done = false;
+      for (int attempt = 0; attempt < 2 && accepted == 0 && !done; attempt++) { // the second along the gradient alone
+        if (attempt) kept = 0;
+        if (run.by.leads) aim(team, pairs, kept, tolerance);
+        team.barrier.wait();
+        const double slope = team.told[0], first = team.told[1];
+        done = team.told[2] != 0;
+        team.barrier.wait();
+        if (done) break;
+        LineSearch search(cost, slope, first, 4 * std::numeric_limits<T>::epsilon() * std::abs(cost));
+        double tried;
+        for (bool over = false; !over;) {
+          tried = search.next();
+          now = look(run, tried, evaluations);
+          over = search.take(now.finite ? now.cost / now.weight : no_cost, team.told[0]);
+        }
+        accepted = search.accepted();
+        if (accepted > 0 && accepted != tried) now = look(run, accepted, evaluations);
+        if (kept == 0) break;
+      }
+      run.progress.epoch_cost = cost, run.progress.epoch_weight = 1;
+      if (accepted > 0) {
+        if (run.by.leads) {
+          keep_pair(run, pairs, kept);
+          team.gradient.swap(team.trial_gradient);
+        }
+        team.barrier.wait();
+        kept = (int64_t)team.told[3];
+        adopt(run);
+      }
+      if (run.by.leads) kept_pairs_[run.by.member] = kept;
+      const bool goes_on = record(run, step);
+      if (accepted == 0) return end(run, converged, step);
+      if (!goes_on) return;
+    }
+  }
+
+  // The leader's: direction and slope from the pairs; told: the slope, the first step to try, whether the gradient is within tolerance.
+  void aim(Team<T> &team, const T *pairs, int64_t kept, double tolerance) {
+    const ptrdiff_t p = shape_.parameters;
+    T *direction = team.direction.data();
+    const T *gradient = team.gradient.data();
+    double largest = 0, sum = 0;
+    for (ptrdiff_t i = 0; i < p; i++) {
+      largest = std::max(largest, (double)std::abs(gradient[i]));
+      sum += std::abs(gradient[i]);
+    }
+    lbfgs_direction(pairs, kept, history_, p, gradient, direction);
+    double slope = dot(gradient, direction, p);
+    const bool downhill = slope < 0 && std::isfinite(slope);
+    if (!downhill) lbfgs_direction(pairs, 0, history_, p, gradient, direction), slope = dot(gradient, direction, p);
+    team.told[0] = slope;
+    team.told[1] = kept && downhill ? 1 : std::min(1., 1 / sum);
+    team.told[2] = largest <= tolerance || sum == 0;
+  }
+
+  // next <- current + t direction; cost and gradient there, and told[0] <- its slope along the direction.
+  Taken look(Run &run, double t, int64_t &evaluations) {
+    Team<T> &team = run.by.team;
+    const ptrdiff_t p = shape_.parameters;
+    if (run.by.leads)
+      for (ptrdiff_t i = 0; i < p; i++) run.next[i] = run.current[i] + T(t) * team.direction[i];
+    const Taken found = stepper_.evaluate(evaluations++, run.by, run.next, team.trial_gradient.data());
+    if (run.by.leads) team.told[0] = dot(team.trial_gradient.data(), team.direction.data(), p);
+    team.barrier.wait();
+    return found;
+  }
+
+  // Keeps the step and the change of the gradient, if their product is positive; told[3] <- how many were ever kept.
+  void keep_pair(Run &run, T *pairs, int64_t kept) {
+    Team<T> &team = run.by.team;
+    const ptrdiff_t p = shape_.parameters;
+    T *s = pairs + kept % history_ * 2 * p, *y = s + p;
+    for (ptrdiff_t i = 0; i < p; i++) {
+      s[i] = run.next[i] - run.current[i];
+      y[i] = team.trial_gradient[i] - team.gradient[i];
+    }
+    team.told[3] = double(kept + (dot(s, y, p) > std::numeric_limits<T>::epsilon() * dot(y, y, p)));
+  }
+
+  int tiles_of_validation() const {
     const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
-    return int((panels + tile_panels - 1) / tile_panels);
+    return int((panels + tile_panels_ - 1) / tile_panels_);
   }
 
   // The cost on the validation data, by all threads of a team; tiles are added in order.
-  double validation_cost(const T *parameters, Team<T> &team, TileBuffers<T> &buffers) {
+  double validation_cost(const T *parameters, Worker<T> &by) {
+    Team<T> &team = by.team;
+    TileBuffers<T> &buffers = by.buffers;
     const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
     for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < (int)team.validation.size();) {
       const int64_t first = (int64_t)tile * tile_panels_;
       const Tile<T> at = validation_->tile({}, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
       forward_tile(shape_, parameters, at.x, buffers.a.data(), buffers.z.data(), at.panels);
-      team.validation[tile] = output_tile(shape_, plan_.cost, at, buffers.a.data(), buffers.z.data());
+      team.validation[tile] = output_tile(shape_, stepper_.loss(), at, buffers.a.data(), buffers.z.data());
     }
     team.barrier.wait();
     double total = 0;
@@ -275,20 +373,19 @@ private:
     return total / validation_weight_;
   }
 
-  Shape shape_;
-  schuss_plan plan_;
+  Stepper<T> stepper_;
+  const Shape &shape_;
   T *parameters_; // (members, p), the caller's
-  double validation_weight_ = 0;
-  std::vector<uint64_t> shuffle_seeds_;
-  std::vector<uint32_t> bootstrap_keys_; // (members, 4), or none
-  Samples<T> samples_;
+  int64_t members_;
+  double average_decay_, validation_weight_ = 0;
   std::unique_ptr<Samples<T>> validation_;
-  schuss_watch watch_{1, 0, -1, 0};
+  schuss_watch watch_{1, 0, -1, 0, 1};
   int64_t steps_per_epoch_;
-  int threads_ = 1, tile_panels_ = 1;
-  Buffer<T> velocity_, best_; // (members, p)
+  int threads_ = 1, tile_panels_ = 1, family_ = -1, history_ = 0;
+  Buffer<T> velocity_, square_, average_, best_; // (members, p)
+  Buffer<T> pairs_;                              // (members, history, 2, p)
   std::vector<int32_t> fate_;
-  std::vector<int64_t> fate_epoch_;
+  std::vector<int64_t> fate_epoch_, kept_pairs_;
   std::vector<Progress> progress_;
   std::vector<Team<T>> teams_;
   std::vector<TileBuffers<T>> buffers_; // one a thread

@@ -6,8 +6,8 @@
 
 template <class T> class WideStep final : public Scheme<T> {
 public:
-  WideStep(const Shape &shape, int cost_code, const Samples<T> &samples, int64_t batch)
-      : shape_(shape), cost_(cost_code), samples_(samples) {
+  WideStep(const Shape &shape, const Loss<T> &loss, const Samples<T> &samples, int64_t batch)
+      : shape_(shape), loss_(loss), samples_(samples) {
     constexpr ptrdiff_t round_bytes = 16 << 20, fewest = 16; // a round of few panels would spend its time on the sums
     ptrdiff_t panel = 0;
     for (int l = 0; l < shape.depth; l++)
@@ -36,16 +36,16 @@ public:
 
   void accumulate(int round, int item, const Step<T> &step, TileBuffers<T> &buffers) override {
     const int64_t panel = round * round_panels_ + item;
-    const Tile<T> tile = samples_.tile(step.batch, panel, 1, buffers);
+    const Tile<T> tile = noisy(shape_, step.noise, panel, samples_.tile(step.batch, panel, 1, buffers), buffers);
     T *const *a = buffers.lent.data(), *const *z = buffers.z.data();
     for (int l = 0; l < shape_.depth; l++)
       buffers.lent[l] = delta_[l].data() + (ptrdiff_t)item * width<T> * shape_.sizes[l + 1];
-    forward_tile(shape_, step.current, tile.x, a, z, 1);
+    forward_tile(shape_, step.current, tile.x, a, z, 1, &step.noise, panel);
     for (int l = 0; l < shape_.depth; l++)
       transpose_panel(l ? a[l - 1] : tile.x, shape_.sizes[l], strips_[l].data() + item * strips_of(l));
-    totals_[panel] = {output_tile(shape_, cost_, tile, a, z), weight_of(tile)};
+    totals_[panel] = {output_tile(shape_, loss_, tile, a, z), weight_of(tile)};
     for (int l = shape_.depth - 1; l > 0; l--)
-      backward_tile(shape_, Columns<T>::packed(packed_[l].data(), shape_.sizes[l + 1]), l, a, z, 1);
+      backward_tile(shape_, Columns<T>::packed(packed_[l].data(), shape_.sizes[l + 1]), l, a, z, 1, step.noise, panel);
   }
 
   bool update(int round, int block, const Step<T> &step) override {
@@ -103,7 +103,7 @@ private:
   ptrdiff_t strips_of(int l) const { return round_up(shape_.sizes[l], strip<T>) * width<T>; } // numbers a panel
 
   const Shape &shape_;
-  int cost_;
+  const Loss<T> &loss_;
   const Samples<T> &samples_;
   int64_t round_panels_;
   std::vector<Buffer<T>> delta_, strips_; // of a round: [panels][no][width], [panels][strips][width][strip]

@@ -124,7 +124,7 @@ def test_where_chunks_are_cut_never_changes_a_bit(engine, monkeypatch):
     x, y = data(100, 3, 1)
     results = []
     for seconds in (0.0, 1e-4, 10.0):
-        monkeypatch.setattr("schuss.training._CHUNK_SECONDS", seconds)
+        monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", seconds)
         model = network((3, 8, 1), ("tanh", "linear"))
         with Training(model, x, y, engine=engine, batch_size=30) as training:
             history = training.run(6, SGD(0.1, 0.01, 0.9))

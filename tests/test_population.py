@@ -159,7 +159,7 @@ def test_early_stopping_is_by_member(engine):
 
 
 def test_callbacks_retire_members(engine, monkeypatch):
-    monkeypatch.setattr("schuss.training._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 0.0)
     x, y = data(30, 3, 2)
     population = Population(3, LAYERS, members=3, seed=0)
     with Training(population, x, y, engine=engine) as training:

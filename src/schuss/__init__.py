@@ -28,7 +28,7 @@ from schuss.errors import (
 from schuss.history import History
 from schuss.layers import Dense
 from schuss.network import Network
-from schuss.optimizers import SGD
+from schuss.optimizers import LBFGS, SGD, Adam, RMSprop
 from schuss.population import Population
 from schuss.training import Training
 
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from schuss.sweeps import Sweep, sweep
 
 __all__ = [
+    "LBFGS",
     "SGD",
+    "Adam",
     "Comparison",
     "Dense",
     "DivergenceWarning",
@@ -51,6 +53,7 @@ __all__ = [
     "ModelFileError",
     "Network",
     "Population",
+    "RMSprop",
     "Range",
     "SchussError",
     "Setting",

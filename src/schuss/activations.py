@@ -1,6 +1,6 @@
 """The table of activations: name, NumPy formula, derivative, ONNX operator, default initializer.
 
-A new activation is one row here and one pair of lines in ``engines/kernels/activations.h``.
+A new element-wise activation is one row here and one pair of lines in ``engines/kernels/activations.h``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ LEAKY_SLOPE = 0.01
 
 @dataclass(frozen=True)
 class Activation:
-    """An element-wise function of a layer, ``a = f(z)``.
+    """A function of a layer, ``a = f(z)``: element-wise, or ``joint`` over the outputs of a sample, for the last layer only.
 
-    ``derivative`` takes the output a where ``reads == "a"``, so that z need not be kept, else the input z.
+    ``derivative`` takes the output a where ``reads == "a"``, so that z need not be kept, else the input z. A joint function has
+    none here: it is trained folded into a cost (costs.py).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Activation:
     reads: Literal["a", "z"]
     onnx: str
     initializer: str
+    joint: bool = False
 
     def __reduce__(self) -> tuple[Callable[[str], Activation], tuple[str]]:
         return resolve, (self.name,)
@@ -65,6 +67,15 @@ def _elu(z: Array) -> Array:
     return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
 
 
+def _softmax(z: Array) -> Array:
+    powers = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _no_derivative(a: Array) -> Array:
+    raise TypeError("softmax is differentiated together with its cost")
+
+
 def _where_positive(a: Array, positive: float, otherwise: Array | float) -> Array:
     return np.where(a > 0, a.dtype.type(positive), np.asarray(otherwise, a.dtype))
 
@@ -86,9 +97,14 @@ _ROWS = (
     Activation("gelu", lambda z: z * _phi(z), _gelu_derivative, "z", "Gelu", "he"),
     Activation("silu", lambda z: z * _sigmoid(z), _silu_derivative, "z", "Swish", "he"),
     Activation("softplus", lambda z: np.logaddexp(z, z.dtype.type(0)), lambda a: -np.expm1(-a), "a", "Softplus", "he"),
+    Activation("exp", np.exp, lambda a: a, "a", "Exp", "glorot"),
+    Activation("softmax", _softmax, _no_derivative, "a", "Softmax", "glorot", joint=True),
 )
 
 ACTIVATIONS = {row.name: row for row in _ROWS}
+
+ELEMENTWISE = tuple(row.name for row in _ROWS if not row.joint)
+"""The names of those that any layer may have."""
 
 
 def resolve(activation: str | Activation) -> Activation:

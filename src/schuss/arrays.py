@@ -22,9 +22,11 @@ def as_matrix(
     columns: int | None = None,
     finite: bool = True,
     vector: bool = False,
+    pack: bool = True,
 ) -> NDArray[Any]:
     """Return ``given`` as a C-ordered (n, columns) array of ``dtype``, without a copy where it is one already.
 
+    pack: False leaves dtype and order as they were given; what does not fit into ``dtype`` is a problem nevertheless.
     vector: a 1-D array is taken as one column. finite: NaN and infinity are a problem, named by row and column. What does
     not fit is added to ``problems``, and an empty array returned.
     """
@@ -48,11 +50,10 @@ def as_matrix(
             f"{name} has {array.shape[1]} columns but the network takes {columns}: {name} has shape {array.shape}"
         )
         return _EMPTY
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported below
-        packed = np.ascontiguousarray(array, dtype=dtype)
     if finite:
-        _report_first_non_finite(array, packed, name, problems)
-    return packed
+        _report_first_non_finite(array, dtype, name, problems)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and was reported
+        return np.ascontiguousarray(array, dtype=dtype) if pack else array
 
 
 def as_weights(given: ArrayLike, name: str, n: int, dtype: np.dtype[Any], problems: Problems) -> NDArray[Any]:
@@ -69,13 +70,16 @@ def as_weights(given: ArrayLike, name: str, n: int, dtype: np.dtype[Any], proble
     return column.reshape(-1)
 
 
-def _report_first_non_finite(array: NDArray[Any], packed: NDArray[Any], name: str, problems: Problems) -> None:
-    for first in range(0, len(packed), _BLOCK):
-        bad = ~np.isfinite(packed[first : first + _BLOCK])
+def _report_first_non_finite(array: NDArray[Any], dtype: np.dtype[Any], name: str, problems: Problems) -> None:
+    if array.dtype.kind in "iub":
+        return
+    for first in range(0, len(array), _BLOCK):
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(array[first : first + _BLOCK].astype(dtype, copy=False))
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             value = array[first + row, column]
-            cause = f"too large for {packed.dtype}" if np.isfinite(value) else "not a finite number"
+            cause = f"too large for {dtype}" if np.isfinite(value) else "not a finite number"
             problems.add(
                 f"{name} holds {value} in row {first + row}, column {column}: {cause}; remove or replace such rows first"
             )

@@ -35,21 +35,79 @@ def save(network: DenseModel, path: str | os.PathLike[str], *, extra: dict[str, 
 
     The file is written beside its place, synced and renamed. Raises OSError; an older file is then untouched.
     """
-    description = {
-        "format": FORMAT,
+    description = {"format": FORMAT, **describe(network), "extra": extra or {}}
+    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(network.parameters, network.sizes).items()}
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    metadata = {"schuss": text, "sha256": _digest(text, network.parameters)}
+    write_atomically(path, to_bytes(tensors, metadata=metadata))
+
+
+def describe(network: DenseModel) -> dict[str, Any]:
+    """Return the architecture, seeds and dtype of a model as plain data."""
+    return {
         "inputs": network.inputs,
         "layers": [
-            {"units": dense.units, "activation": dense.activation.name, "initializer": dense.initializer.name}
+            {
+                "units": dense.units,
+                "activation": dense.activation.name,
+                "initializer": dense.initializer.name,
+                "dropout": dense.dropout,
+            }
             for dense in network.dense
         ],
         **_seeds(network),
         "dtype": network.dtype.name,
-        "extra": extra or {},
     }
-    text = json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(network.parameters, network.sizes).items()}
-    metadata = {"schuss": text, "sha256": _digest(text, network.parameters)}
-    write_atomically(path, to_bytes(tensors, metadata=metadata))
+
+
+def restored(description: dict[str, Any], parameters: NDArray[Any]) -> Model:
+    """Return the model of a description on given parameters, (p,) or (members, p). Raises InputError if they do not fit."""
+    dense = [_dense(row) for row in description["layers"]]
+    seeds = description.get("seeds")
+    if seeds is None:
+        return Network.from_parameters(description["inputs"], dense, parameters.reshape(-1), seed=description["seed"])
+    return Population.from_parameters(description["inputs"], dense, parameters, seeds=np.array(seeds, np.uint64))
+
+
+def write_tensors(
+    path: str | os.PathLike[str], kind: str, description: dict[str, Any], tensors: dict[str, NDArray[Any]]
+) -> None:
+    """Write tensors with a description under the name ``kind``, and a digest of both, in one step. Raises OSError."""
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False)
+    packed = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_atomically(path, to_bytes(packed, metadata={kind: text, "sha256": _digest_of_all(text, packed)}))
+
+
+def read_tensors(
+    path: str | os.PathLike[str], kind: str, what: str, writer: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the description and tensors of a file of ``write_tensors``; raise ModelFileError if it is damaged or another."""
+    metadata, tensors = _open(path, what)
+    if kind not in metadata:
+        raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one written by {writer}")
+    if metadata.get("sha256") != _digest_of_all(metadata[kind], tensors):
+        raise ModelFileError(f"{str(path)!r} is damaged: the digest of its contents differs from the one it carries")
+    return dict(json.loads(metadata[kind])), tensors
+
+
+def _open(path: str | os.PathLike[str], what: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"there is no {what} {str(source)!r}")
+    try:
+        with safe_open(source, framework="numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{str(source)!r} is no whole safetensors file: {error}; was it cut short?") from error
+
+
+def _digest_of_all(text: str, tensors: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -63,14 +121,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 def load_with_extra(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
     """Return the network or population of a model file and what ``save`` was given as ``extra``."""
     source = Path(path)
-    if not source.exists():
-        raise FileNotFoundError(f"there is no model file {str(source)!r}")
-    try:
-        with safe_open(source, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{str(source)!r} is no whole safetensors file: {error}; was it cut short?") from error
+    metadata, tensors = _open(path, "model file")
     if "schuss" not in metadata:
         raise ModelFileError(f"{str(source)!r} is a safetensors file, but not one written by schuss")
     try:
@@ -82,7 +133,7 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
         dtype = description["dtype"]
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r}")
-        dense = [Dense(row["units"], row["activation"], initializer=_initializer(row)) for row in description["layers"]]
+        dense = [_dense(row) for row in description["layers"]]
         sizes = sizes_of(description["inputs"], dense)
         seeds = description.get("seeds")
         several = () if seeds is None else (len(seeds),)
@@ -94,12 +145,7 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
             view[:] = tensor
         if tensors or metadata.get("sha256") != _digest(metadata["schuss"], parameters):
             raise ValueError("the digest of its contents differs from the one it carries")
-        inputs = description["inputs"]
-        model: Model
-        if seeds is None:
-            model = Network.from_parameters(inputs, dense, parameters, seed=description["seed"])
-        else:
-            model = Population.from_parameters(inputs, dense, parameters, seeds=np.array(seeds, np.uint64))
+        model = restored(description, parameters)
     except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
         if isinstance(error, ModelFileError):
             raise
@@ -149,9 +195,10 @@ def _tensors(parameters: NDArray[Any], sizes: tuple[int, ...]) -> dict[str, NDAr
     return named
 
 
-def _initializer(row: dict[str, Any]) -> str | None:
-    """Return the initializer's name; one that was an array has left its mark in the weights, and is not kept."""
-    return None if row["initializer"] == "array" else str(row["initializer"])
+def _dense(row: dict[str, Any]) -> Dense:
+    """Return the layer of a description; an initializer that was an array has left its mark in the weights, and is not kept."""
+    initializer = None if row["initializer"] == "array" else str(row["initializer"])
+    return Dense(row["units"], row["activation"], initializer=initializer, dropout=row.get("dropout", 0.0))
 
 
 def _digest(text: str, parameters: NDArray[Any]) -> str:

@@ -1,21 +1,28 @@
-"""What a training is given, checked: data that fit a model, whole numbers, and when to stop early."""
+"""What a training is given, checked: data that fit a model and a cost, whole numbers, and when to stop early."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import index
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from schuss.arrays import as_matrix
+from schuss import philox
+from schuss.arrays import as_matrix, as_weights
+from schuss.costs import Cost
 from schuss.engines.base import Data
-from schuss.errors import InputError, Problems
+from schuss.errors import InputError, Problems, unknown_name
+from schuss.metrics import METRICS, Metric
 from schuss.network import Network
 from schuss.population import Population
+from schuss.resources import available_memory
 
 Model = Network | Population
+
+_STREAM_SHARE = 0.5  # of the memory that is free: larger memory-mapped arrays stay where they are
 
 
 @dataclass(frozen=True)
@@ -23,58 +30,210 @@ class EarlyStopping:
     """End a member once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs.
 
     The cost is looked at every ``record_every`` epochs of the run. restore_best: give the member, when the run ends for
-    whatever reason, the parameters that had the lowest validation cost.
+    whatever reason, the parameters that had the best value. metric: "cost", or a score of which more is better: "accuracy", "r2", or
+    a function of y and the outputs (n, dL) that returns a number.
 
     >>> EarlyStopping(patience=20)
-    EarlyStopping(patience=20, min_delta=0.0, restore_best=True)
+    EarlyStopping(patience=20, min_delta=0.0, restore_best=True, metric='cost')
     """
 
     patience: int = 10
     min_delta: float = 0.0
     restore_best: bool = True
+    metric: str | Callable[[NDArray[Any], NDArray[Any]], float] = "cost"
 
     def __post_init__(self) -> None:
         problems = Problems("stop early")
         whole_number(self.patience, "patience", problems)
         if not (isinstance(self.min_delta, int | float) and 0 <= self.min_delta < np.inf):
             problems.add(f"min_delta must be a number, at least 0; got {self.min_delta!r}")
+        if not callable(self.metric) and self.metric not in ("cost", *METRICS):
+            problems.add(unknown_name("metric", self.metric, ["cost", *METRICS]))
         problems.raise_if_any()
 
+    @property
+    def score(self) -> Metric | None:
+        """The function of the metric, or None for the cost."""
+        if callable(self.metric):
+            return self.metric
+        return METRICS.get(self.metric)
 
-def data_for(
-    model: Model, x: ArrayLike, y: ArrayLike, prefix: str, problems: Problems
-) -> tuple[Data, tuple[ArrayLike, ArrayLike]]:
-    """Return x and y packed for a model, and as they were given; add what does not fit to ``problems``."""
+
+def data_for(model: Model, x: ArrayLike, y: ArrayLike, prefix: str, cost: Cost, problems: Problems) -> Data:
+    """Return x and y for a model and a cost, as they were given; add what does not fit to ``problems``."""
+    rows = as_matrix(x, f"{prefix}x", model.dtype, problems, columns=model.inputs, pack=False)
+    targets = as_matrix(y, f"{prefix}y", model.dtype, problems, vector=True, pack=False)
     outputs = model.sizes[-1]
-    rows = as_matrix(x, f"{prefix}x", model.dtype, problems, columns=model.inputs)
-    targets = as_matrix(y, f"{prefix}y", model.dtype, problems, vector=outputs == 1)
-    shape = f"({len(rows)}, {outputs})" + (f" or ({len(rows)},)" if outputs == 1 else "")
-    if targets.size and targets.shape[1] != outputs:
+    expected = _columns(cost, outputs)
+    if outputs % cost.levels:
         problems.add(
-            f"{prefix}y has shape {targets.shape} but the network gives {outputs} output{'s' * (outputs != 1)}; "
-            f"pass {prefix}y of shape {shape}"
+            f"{cost!r} has {cost.levels} levels, one output each, but the network has {outputs} outputs; "
+            f"give the last layer {cost.levels} units for each target"
+        )
+    elif targets.size and targets.shape[1] not in expected:
+        count = f"{outputs} output{'s' * (outputs != 1)}"
+        shapes = " or ".join(f"({len(rows)}, {columns})" for columns in expected)
+        shapes += f" or ({len(rows)},)" if 1 in expected else ""
+        problems.add(
+            f"{prefix}y has shape {np.shape(y)} but the network gives {count}; pass {prefix}y of shape {shapes}"
         )
     elif rows.size and targets.size and len(rows) != len(targets):
         problems.add(f"{prefix}x has {len(rows)} rows but {prefix}y has {len(targets)}; pass one target a sample")
     elif rows.shape == (0, model.inputs):
         problems.add(f"{prefix}x has no rows; pass at least one sample")
-    return Data(rows, targets), (x, y)
+    elif targets.size:
+        _check_targets(cost, outputs, targets, prefix, problems)
+    return Data(rows, targets)
 
 
-def validation_for(model: Model, validation: object, problems: Problems) -> Data | None:
-    """Return validation data packed for a model, or None if there are none."""
+def _columns(cost: Cost, outputs: int) -> tuple[int, ...]:
+    """Return how many columns y may have."""
+    return (1, outputs) if cost.row.targets == "labels" else (outputs // cost.levels,)
+
+
+def _check_targets(cost: Cost, outputs: int, y: NDArray[Any], prefix: str, problems: Problems) -> None:
+    """Add what is wrong with the values of y; with training data (no prefix), that there is but one class."""
+    kind, name, one_class = cost.row.targets, f"{prefix}y", False
+    if kind == "counts" and (y < 0).any():
+        row = int(np.argmax((y < 0).any(axis=1)))
+        problems.add(f"cost='poisson' takes numbers that are not negative; {name} holds {y[row].min()} in row {row}")
+    elif kind == "shares":
+        bad = ((y < 0) | (y > 1)).any(axis=1)
+        if bad.any():
+            problems.add(
+                f"cost='binary_cross_entropy' takes 0 and 1, or shares between; {name} holds {y[np.argmax(bad)].tolist()} in row "
+                f"{int(np.argmax(bad))}"
+            )
+        one_class = bool((y == y[:1]).all())
+    elif kind == "labels" and y.shape[1] == 1 and outputs > 1:
+        bad = (y[:, 0] < 0) | (y[:, 0] >= outputs) | (y[:, 0] != np.floor(y[:, 0]))
+        if bad.any():
+            row = int(np.argmax(bad))
+            problems.add(
+                f"labels must be whole numbers from 0 to {outputs - 1}, one class an output; {name} holds {y[row, 0]} in row {row}; "
+                "np.unique(y, return_inverse=True) numbers any labels"
+            )
+        one_class = bool((y == y[0]).all())
+    elif kind == "labels":
+        sums = y.sum(axis=1)
+        bad = (y < 0).any(axis=1) | (np.abs(sums - 1) > 1e-3)
+        if bad.any():
+            row = int(np.argmax(bad))
+            problems.add(f"{name} must hold the share of each class, of sum 1; row {row} is {y[row].tolist()}")
+        one_class = bool((y == y[:1]).all())
+    if one_class and not prefix and len(y) > 1:
+        problems.add("y holds one class only: there is nothing to learn; check the labels, or how the rows were split")
+
+
+def weights_for(
+    sample_weight: ArrayLike | None, class_weight: Any, data: Data, cost: Cost, outputs: int, problems: Problems
+) -> NDArray[Any] | None:
+    """Return the weight of each sample, (n,) float64, or None for ones; add what does not fit to ``problems``."""
+    weights = None
+    n, kind = len(data.x), np.dtype(np.float64)
+    if sample_weight is not None:
+        weights = as_weights(sample_weight, "sample_weight", n, kind, problems)
+    if class_weight is None or not len(data.y):
+        return weights
+    classes = 2 if cost.row.targets == "shares" else outputs
+    if not cost.classifies or data.y.shape[1] != 1:
+        problems.add(
+            f"class_weight needs class labels: a cost of classification, and y of shape (n,); got cost={cost!r}"
+        )
+        return weights
+    labels = np.asarray(data.y[:, 0], np.int64)
+    if (labels < 0).any() or (labels >= classes).any():
+        return weights  # named already
+    counts = np.bincount(labels, minlength=classes)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        each = n / (classes * np.maximum(counts, 1))
+    elif isinstance(class_weight, Mapping):
+        each = np.array([class_weight.get(label, 1.0) for label in range(classes)], np.float64)
+        unknown = sorted(set(class_weight) - set(range(classes)), key=str)
+        if unknown:
+            problems.add(f"class_weight names classes that there are not: {unknown}; they are 0 to {classes - 1}")
+    else:
+        each = np.atleast_1d(np.asarray(class_weight, np.float64))
+    if each.shape != (classes,) or not np.isfinite(each).all() or (each < 0).any():
+        problems.add(
+            f'class_weight must be "balanced", or one number, not negative, for each of {classes} classes; got {class_weight!r}'
+        )
+        return weights
+    each = as_weights(each[labels], "class_weight", n, kind, problems)
+    return each if weights is None or len(weights) != n else weights * each
+
+
+def validation_for(model: Model, validation: object, cost: Cost, problems: Problems) -> Data | None:
+    """Return validation data for a model, or None if there are none."""
     if validation is None:
         return None
     if not isinstance(validation, tuple | list) or len(validation) != 2:
-        problems.add(f"validation must be a pair (x, y); got {type(validation).__name__}")
+        problems.add(f"validation must be a pair (x, y), or a share of the rows such as 0.2; got {validation!r:.80}")
         return None
-    return data_for(model, validation[0], validation[1], "validation ", problems)[0]
+    return data_for(model, validation[0], validation[1], "validation ", cost, problems)
 
 
-def whole_number(value: Any, name: str, problems: Problems, *, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number within limits; add to ``problems`` if it is none."""
+def split_off(
+    x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, share: float, seed: int
+) -> tuple[Any, Any, Any, tuple[Any, Any]]:
+    """Return x, y, sample_weight of the rows to train on and (x, y) of a share of the rows, drawn by the seed, in their order.
+
+    Raises InputError if that leaves either without rows.
+    """
+    rows, targets = np.asarray(x), np.asarray(y)
+    n = len(rows) if rows.ndim else 0
+    held = round(n * share)
+    if not 0 < share < 1 or not 0 < held < n or len(targets) != n:
+        raise InputError(
+            f"validation={share!r} must leave rows to train on and to validate on; x has {n} rows, y {np.shape(y)[:1]}"
+        )
+    order = philox.permuted(np.arange(n), n, philox.shuffle_keys(seed, 2**63))
+    held_out, kept = np.sort(order[:held]), np.sort(order[held:])
+    weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
+    return rows[kept], targets[kept], weights, (rows[held_out], targets[held_out])
+
+
+def in_place(data: Data, given: ArrayLike, dtype: np.dtype[Any], asked: bool, problems: Problems) -> Data:
+    """Return data whose x is read where it is, if it is memory-mapped and larger than half of the free memory, or if asked."""
+    if not isinstance(given, np.memmap):
+        if asked:
+            problems.add('shuffle="blocks" is for memory-mapped x (numpy.memmap, or numpy.load with mmap_mode="r")')
+        return data
+    room = available_memory()
+    if not asked and (room is None or data.x.size * dtype.itemsize <= _STREAM_SHARE * room):
+        return data
+    if data.x.dtype != dtype or not data.x.flags.c_contiguous:
+        problems.add(
+            f"x needs {data.x.size * dtype.itemsize / 1e9:.3g} GB and can only be read in place as a C-ordered array of {dtype}; got "
+            f"{data.x.dtype}; write it as such with numpy.lib.format.open_memmap"
+        )
+        return data
+    weights = None if data.weights is None else np.array(data.weights, dtype)
+    return Data(data.x, np.array(data.y, dtype, order="C"), weights, in_place=True)
+
+
+def member_values(value: Any, name: str, members: int, problems: Problems) -> NDArray[np.float64]:
+    """Return a number, or one a member, as (members,); add to ``problems`` unless all are finite and at least 0."""
     try:
-        number = index(value)
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
+    if (
+        isinstance(value, bool)
+        or not np.isfinite(array).all()
+        or (array < 0).any()
+        or array.shape not in ((), (members,))
+    ):
+        each = f", or one for each of {members} members" if members > 1 else ""
+        problems.add(f"{name} must be a finite number, at least 0{each}; got {value!r}")
+        return np.zeros(members)
+    return np.array(np.broadcast_to(array, members))
+
+
+def whole_number(value: object, name: str, problems: Problems, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number, adding to ``problems`` if it is none."""
+    try:
+        number = index(value)  # type: ignore[arg-type]
     except TypeError:
         number = least - 1
     if isinstance(value, bool) or number < least or (most is not None and number > most):

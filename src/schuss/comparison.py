@@ -14,7 +14,7 @@ from schuss.checks import columns_of, whole_number
 from schuss.errors import DivergenceWarning, Problems
 from schuss.history import axes_for
 from schuss.layers import Dense
-from schuss.optimizers import SGD
+from schuss.optimizers import SGD, Optimizer
 from schuss.population import Population
 from schuss.training import Training
 
@@ -33,7 +33,7 @@ class Setting:
     """
 
     layers: Sequence[Dense]
-    optimizer: SGD
+    optimizer: Optimizer
     batch_size: int | None = None
     l2: float = 0.0
 

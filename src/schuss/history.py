@@ -23,7 +23,9 @@ class History:
     epoch: (records,) int64, 1-based, continuing over runs. cost: (records,) for a network, (records, members) for a
     population: the mean over the epoch's batches, each before its update, including the l2 term. validation_cost: of
     cost's shape, after the update, or None. diverged, stopped: {member: epoch} of those that left the finite numbers,
-    and of those that early stopping ended (a network is member 0). interrupted: whether Ctrl-C ended the run.
+    and of those that early stopping ended (a network is member 0). converged: {member: epoch} of those that an optimizer can improve
+    no further. restarted: {member: times} of those that went back after diverging. score: of cost's shape, the metric of early
+    stopping, or None. interrupted: whether Ctrl-C ended the run.
     """
 
     def __init__(self, members: int | None, validated: bool) -> None:
@@ -32,17 +34,33 @@ class History:
         self._epochs: list[int] = []
         self._costs: list[NDArray[np.float64]] = []
         self._validation: list[NDArray[np.float64]] | None = [] if validated else None
+        self._scores: list[NDArray[np.float64]] = []
         self._empty = np.empty((0, width))
         self.diverged: dict[int, int] = {}
         self.stopped: dict[int, int] = {}
+        self.converged: dict[int, int] = {}
+        self.restarted: dict[int, int] = {}
         self.interrupted = False
 
-    def record(self, epoch: int, cost: NDArray[np.float64], validation: NDArray[np.float64] | None) -> None:
+    def record(
+        self,
+        epoch: int,
+        cost: NDArray[np.float64],
+        validation: NDArray[np.float64] | None,
+        score: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add one record: the costs (members,) of an epoch."""
         self._epochs.append(epoch)
         self._costs.append(cost)
         if self._validation is not None and validation is not None:
             self._validation.append(validation)
+        if score is not None:
+            self._scores.append(score)
+
+    @property
+    def score(self) -> NDArray[np.float64] | None:
+        """The scores of early stopping's metric, of the shape of ``cost``, or None."""
+        return self._shaped(self._scores) if self._scores else None
 
     @property
     def epoch(self) -> NDArray[np.int64]:
@@ -88,9 +106,28 @@ class History:
             "cost": self.cost.tolist(),
             "validation_cost": None if validation is None else validation.tolist(),
             "diverged": dict(self.diverged),
+            "score": None if self.score is None else self.score.tolist(),
             "stopped": dict(self.stopped),
+            "converged": dict(self.converged),
+            "restarted": dict(self.restarted),
             "interrupted": self.interrupted,
         }
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The records as arrays, (records,) or (records, members), for a checkpoint."""
+        found = {"epoch": self.epoch, "cost": np.array(self._costs)}
+        found |= {"validation": np.array(self._validation)} if self._validation else {}
+        return found | ({"score": np.array(self._scores)} if self._scores else {})
+
+    def restore(self, arrays: dict[str, NDArray[Any]], fates: dict[str, dict[str, int]]) -> None:
+        """Take in the records of ``arrays`` and the fates of ``to_dict`` (JSON makes its numbers text)."""
+        for row, epoch in enumerate(arrays.get("epoch", ())):
+            validation, score = arrays.get("validation"), arrays.get("score")
+            rows = (None if given is None else given[row] for given in (validation, score))
+            self.record(int(epoch), arrays["cost"][row], *rows)
+        for name, members in fates.items():
+            getattr(self, name).update({int(member): epoch for member, epoch in members.items()})
 
     def plot(self, target: str | os.PathLike[str] | Axes | None = None) -> Axes:
         """Draw cost over epochs, logarithmic; a population as its median with the range of the middle 80 % of members.
@@ -130,6 +167,8 @@ class History:
                 parts.append(f"{label} {first:.4g} -> {last:.4g}")
         parts += [f"{len(self.diverged)} diverged"] * bool(self.diverged)
         parts += [f"{len(self.stopped)} stopped early"] * bool(self.stopped)
+        parts += [f"{len(self.converged)} converged"] * bool(self.converged)
+        parts += [f"{len(self.restarted)} restarted"] * bool(self.restarted)
         parts += ["interrupted"] * self.interrupted
         return f"History({', '.join(parts)})"
 

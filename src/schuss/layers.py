@@ -22,10 +22,11 @@ class Dense:
     """Describe a fully connected layer, ``a = f(W a_prev + b)``.
 
     units: number of outputs, at least 1. activation: a name of the table (linear, sigmoid, tanh, relu, leaky_relu, elu,
-    gelu, silu, softplus). initializer: glorot, he, lecun, article, zeros, or an array of shape (units, inputs of the
-    layer); by default the one that suits the activation.
+    gelu, silu, softplus, exp; softmax for the last layer). initializer: glorot, he, lecun, article, zeros, or an array of shape (units, inputs of the
+    layer); by default the one that suits the activation. dropout: the share of the outputs, in [0, 1), that each
+    training step sets to 0, scaling up the others; predictions use all (Srivastava et al., JMLR 2014).
 
-    Raises InputError for an unknown name or a number of units that is not a positive integer.
+    Raises InputError for an unknown name, a number of units that is not a positive integer, or another dropout.
 
     >>> Dense(32, "sigmoid")
     Dense(32, 'sigmoid')
@@ -34,6 +35,7 @@ class Dense:
     units: int
     activation: Activation
     initializer: Initializer | FixedWeights
+    dropout: float
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Dense:
         activation: str | Activation = "linear",
         *,
         initializer: str | Initializer | ArrayLike | None = None,
+        dropout: float = 0.0,
     ) -> None:
         try:
             count = index(units)
@@ -53,12 +56,16 @@ class Dense:
         object.__setattr__(self, "activation", row)
         chosen = initializers.resolve(row.initializer if initializer is None else initializer)
         object.__setattr__(self, "initializer", chosen)
+        if isinstance(dropout, bool) or not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+            raise InputError(f"dropout must be a share in [0, 1); got {dropout!r}")
+        object.__setattr__(self, "dropout", float(dropout))
 
     def __repr__(self) -> str:
         name = self.activation.name
         activation = "" if name == "linear" else f", {name!r}"
         own = "" if self.initializer.name == self.activation.initializer else f", initializer={self.initializer.name!r}"
-        return f"Dense({self.units}{activation}{own})"
+        dropout = f", dropout={self.dropout:g}" if self.dropout else ""
+        return f"Dense({self.units}{activation}{own}{dropout})"
 
 
 def sizes_of(inputs: int, layers: Sequence[Dense]) -> tuple[int, ...]:

@@ -171,6 +171,18 @@ def check_architecture(
     given = tuple(layers) if isinstance(layers, Sequence) else ()
     if not given or not all(isinstance(layer, Dense) for layer in given):
         problems.add(f"layers must be a list of at least one Dense(units, activation); got {layers!r}")
+    for layer in given[:-1] if all(isinstance(layer, Dense) for layer in given) else ():
+        if layer.activation.joint:
+            problems.add(f"{layer.activation.name} is for the last layer only; got {layers!r}")
+    if given and isinstance(given[-1], Dense):
+        if given[-1].dropout:
+            problems.add(
+                "the last layer must have no dropout: it would train the network to other outputs than it predicts"
+            )
+        if given[-1].activation.joint and given[-1].units < 2:
+            problems.add(
+                'softmax needs at least 2 units; for two classes use Dense(2, "softmax") or Dense(1, "sigmoid")'
+            )
     try:
         kind = np.dtype(dtype)
     except TypeError:

@@ -15,7 +15,17 @@ UInt32 = NDArray[np.uint32]
 UInt64 = NDArray[np.uint64]
 
 # The third word of the counter says what the numbers are for, so that no two uses share any.
-STREAM_WEIGHTS, STREAM_BIASES, STREAM_SHUFFLE, STREAM_SEEDS, STREAM_MEMBER_SHUFFLE, STREAM_BOOTSTRAP = range(6)
+(
+    STREAM_WEIGHTS,
+    STREAM_BIASES,
+    STREAM_SHUFFLE,
+    STREAM_SEEDS,
+    STREAM_MEMBER_SHUFFLE,
+    STREAM_BOOTSTRAP,
+    STREAM_MEMBER_NOISE,
+    STREAM_NOISE,
+    STREAM_SPLIT,
+) = range(9)
 
 _ROUND_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
@@ -69,6 +79,11 @@ def member_shuffle_seeds(seeds: UInt64, seed: int) -> UInt64:
     return _pairs(philox(_counters(seeds, STREAM_MEMBER_SHUFFLE, 0), seed))
 
 
+def noise_seeds(seeds: UInt64, seed: int) -> UInt64:
+    """Return the seeds (members,) of dropout and input noise, for networks of given seeds in a training of a given seed."""
+    return _pairs(philox(_counters(seeds, STREAM_MEMBER_NOISE, 0), seed))
+
+
 def bootstrap_keys(seeds: UInt64, seed: int) -> UInt32:
     """Return the keys (members, 4) of bootstrap weights, for networks of given seeds in a training of a given seed."""
     return philox(_counters(seeds, STREAM_BOOTSTRAP, 0), seed)
@@ -94,6 +109,48 @@ def bootstrap_weights(rows: NDArray[np.int64], keys: UInt32) -> NDArray[np.int64
     return counts
 
 
+def noise_words(positions: NDArray[np.integer], units: NDArray[np.integer], seed: int, step: int, layer: int) -> UInt32:
+    """Return a random word for each sample, by its position in the batch of a step, and each unit of a layer: (samples, units).
+
+    Layer 0 is that of the inputs.
+    """
+    counter = np.array([step & 0xFFFFFFFF, step >> 32, STREAM_NOISE, layer], np.uint32)
+    keys = philox(counter[None], seed)[0]
+    own = (units.astype(np.uint32) ^ keys[0]) * np.uint32(0x2C1B3C6D)
+    own ^= own >> np.uint32(15)
+    own *= np.uint32(0x297A2D39)
+    own ^= own >> np.uint32(16)
+    x = (positions.astype(np.uint32)[:, None] + own) ^ keys[1]
+    x *= np.uint32(0xD2511F53)
+    x ^= (x >> np.uint32(15)) ^ keys[2]
+    x *= np.uint32(0xCD9E8D57)
+    x ^= (x >> np.uint32(16)) ^ keys[3]
+    x += own * np.uint32(0x9E3779B9)
+    x *= np.uint32(0x2C1B3C6D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x297A2D39)
+    x ^= x >> np.uint32(16)
+    return x
+
+
+def dropout_mask(samples: int, units: int, seed: int, step: int, layer: int, share: float) -> NDArray[np.bool_]:
+    """Return which outputs of a layer (1..L) dropout keeps in a step, (samples, units)."""
+    words = noise_words(np.arange(samples), np.arange(units), seed, step, layer)
+    kept: NDArray[np.bool_] = words >= np.uint32(min(4294967295.0, share * 2.0**32))
+    return kept
+
+
+def input_noise(samples: int, inputs: int, seed: int, step: int) -> NDArray[np.float64]:
+    """Return the standard normal noise of the inputs of a step, (samples, inputs), by Box and Muller."""
+    columns = np.arange(inputs)
+    first = noise_words(np.arange(samples), columns, seed, step, 0)
+    second = noise_words(np.arange(samples), columns | 0x80000000, seed, step, 0)
+    noise: NDArray[np.float64] = np.sqrt(-2 * np.log((first + 1.0) * 2.0**-32)) * np.cos(
+        second * (2 * np.pi * 2.0**-32)
+    )
+    return noise
+
+
 def shuffle_keys(seed: int, epoch: int) -> UInt32:
     """Return the eight words that key the shuffle of one epoch."""
     counter = np.zeros((2, 4), np.uint32)
@@ -111,6 +168,32 @@ def permuted(index: NDArray[np.int64], n: int, keys: UInt32) -> NDArray[np.int64
         position[walking] = _feistel(position[walking], bits, keys)
         walking = walking[position[walking] >= n]
     return position.astype(np.int64)
+
+
+BLOCK_ROWS, WINDOW_BLOCKS = 4096, 16
+"""Of the shuffle by blocks; native/samples.hpp holds the same."""
+
+
+def permuted_by_blocks(index: NDArray[np.int64], n: int, keys: UInt32) -> NDArray[np.int64]:
+    """Return where a shuffle sends each entry of ``index`` that permutes blocks of rows, then the rows of a few blocks together.
+
+    Data that lie on a disk are read in pieces. The rows after the last whole block keep to themselves, at the end.
+    """
+    window, whole = BLOCK_ROWS * WINDOW_BLOCKS, n // BLOCK_ROWS * BLOCK_ROWS
+    result = np.empty_like(index)
+    begins = np.where(index < whole, index // window * window, whole)
+    for begin in np.unique(begins).tolist():
+        chosen = begins == begin
+        size = min(window, whole - begin) if begin < whole else n - whole
+        own = keys + np.uint32(((begin // window + 1) * 0x9E3779B9) & 0xFFFFFFFF)
+        within = permuted(index[chosen] - begin, size, own)
+        if begin < whole:
+            slots = begin // BLOCK_ROWS + within // BLOCK_ROWS
+            within = permuted(slots, whole // BLOCK_ROWS, keys) * BLOCK_ROWS + within % BLOCK_ROWS
+        else:
+            within = within + whole
+        result[chosen] = within
+    return result
 
 
 def _feistel(x: UInt32, bits: int, keys: UInt32) -> UInt32:

@@ -20,7 +20,7 @@ from schuss.errors import DivergenceWarning, Problems, SchussError
 from schuss.history import History, panels
 from schuss.layers import Dense
 from schuss.network import Network
-from schuss.optimizers import SGD
+from schuss.optimizers import SGD, Optimizer
 from schuss.population import Population
 from schuss.training import Training
 
@@ -32,7 +32,7 @@ class _Group:
     settings: list[int]
     training: Training
     population: Population
-    optimizer: SGD
+    optimizer: Optimizer
     epochs: int = 0
     costs: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -11,25 +11,34 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from schuss import costs, engines, philox
-from schuss.arrays import as_weights
-from schuss.checks import EarlyStopping, Model, data_for, validation_for, whole_number
+from schuss import activations, costs, diagnostics, engines, philox, training_file
+from schuss.checks import (
+    EarlyStopping,
+    Model,
+    data_for,
+    in_place,
+    member_values,
+    split_off,
+    validation_for,
+    weights_for,
+    whole_number,
+)
 from schuss.console import progress_bar
 from schuss.costs import Cost
-from schuss.engines.base import DIVERGED, RUNNING, STOPPED, Data, Plan, Watch
+from schuss.engines.base import DIVERGED, RUNNING, STEPS, Data, Plan
 from schuss.errors import DivergenceWarning, InputError, Problems, TrainingError
 from schuss.guards import Guard, interrupts
 from schuss.history import History
 from schuss.layers import weight_count
 from schuss.network import Network
-from schuss.optimizers import SGD, Segment, schedule
+from schuss.optimizers import LBFGS, Optimizer, Segment, schedule
 from schuss.population import Population
 from schuss.resources import available_threads, check_memory
+from schuss.runs import Answer, Runner, Scores
 
 Array = NDArray[Any]
-Callback = Callable[["Training", History], "bool | Iterable[int] | None"]
+Callback = Callable[["Training", History], Answer]
 
-_CHUNK_SECONDS = 0.1  # the longest that Ctrl-C, callbacks and the progress bar wait, unless one step takes longer
 _BLOCK_OUTPUTS = 1 << 20  # that ``cost`` evaluates at a time, over all members
 
 
@@ -37,17 +46,24 @@ class Training:
     """Train a model on data: all buffers are made here, once, and freed by ``release`` or at the end of the block.
 
     model: a Network or a Population; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one
-    output. Arrays may be of any real dtype and order; they are packed, once for all members, into the model's dtype.
-    ``cost()`` reads the given arrays again.
+    column; for "cross_entropy" labels 0..k-1 (n,) or a share for each class (n, k). Arrays may be of any real dtype and order; they
+    are packed, once for all members and a block at a time, into the model's dtype. A memory-mapped x larger than half of the free
+    memory is read where it is, and shuffled by blocks. ``cost()`` reads the given arrays again.
 
-    cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples. l2: adds l2 / (2 S) sum W^2 to the
-    training cost, S being the sum of the weights of a batch (the ``alpha`` of scikit-learn; another thing than an
-    optimizer's weight decay). engine: "auto", "cpu" or "reference". batch_size: samples of a step; None or n for
-    full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none; "member":
-    an order for each member, by its own seed too. bootstrap: resample the data for each member, by ``seed`` and its own:
-    each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
-    validation: (x, y) to evaluate after recorded epochs. sample_weight: (n,), none negative. threads: None means the
-    smallest of affinity, cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number.
+    cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples; "absolute", "huber", "quantile", "poisson",
+    "binary_cross_entropy", "cross_entropy", or one of ``schuss.costs`` with an option, such as Quantile((0.1, 0.9)).
+    l2, l1: add l2 / (2 S) sum W^2 + l1 / S sum |W| to the training cost, S being the sum of the weights of a batch (l2 is the
+    ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine: "auto", "cpu" or
+    "reference". batch_size: samples of a step; None or n for full batches. shuffle: draw a new order of the samples for every epoch,
+    by ``seed``; full batches need none; "member": an order for each member, by its own seed too; "blocks": shuffle blocks of rows, and
+    the rows of a few blocks together, of a memory-mapped x read in place. bootstrap: resample the data for each member, by ``seed``
+    and its own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
+    validation: (x, y) to evaluate after recorded epochs, or a share of the rows to hold out, drawn by ``seed``. sample_weight: (n,),
+    none negative. class_weight: "balanced", a dictionary of labels, or one number a class; it multiplies sample_weight.
+    input_noise: the standard deviation of noise on x, new in each step. average: the decay of a moving average of the parameters
+    (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters; "restart" goes back to its last good state, with
+    half the learning rate. threads: None means the smallest of affinity, cgroup quota and OMP_NUM_THREADS; the result has the same
+    bits for any number.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 
@@ -68,85 +84,157 @@ class Training:
         y: ArrayLike,
         *,
         cost: str | Cost = "quadratic",
-        l2: float = 0.0,
+        l2: ArrayLike = 0.0,
+        l1: ArrayLike = 0.0,
         engine: str = "auto",
         batch_size: int | None = None,
-        shuffle: bool | Literal["member"] = True,
+        shuffle: bool | Literal["member", "blocks"] = True,
         bootstrap: bool = False,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | float | None = None,
         sample_weight: ArrayLike | None = None,
+        class_weight: Any = None,
+        input_noise: float = 0.0,
+        average: float = 0.0,
+        on_divergence: Literal["stop", "restart"] = "stop",
         threads: int | None = None,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, Network | Population):
             raise InputError(f"cannot train: the model must be a Network or a Population; got {model!r}")
         problems = Problems("train")
-        row = costs.resolve(cost)
-        data, self._given = data_for(model, x, y, "", problems)
-        if sample_weight is not None:
-            weights = as_weights(sample_weight, "sample_weight", len(data.x), model.dtype, problems)
-            data = Data(data.x, data.y, weights)
-        held_out = validation_for(model, validation, problems)
-        if not (isinstance(l2, int | float) and 0 <= l2 < np.inf):
-            problems.add(f"l2 must be a finite number, at least 0; got {l2!r}")
+        row, parameters = costs.resolve(cost), model.parameters.reshape(-1, model.parameters.shape[-1])
+        members = len(parameters)
+        if wrong := costs.check_last_activation(row, model.activations[-1].name):
+            problems.add(wrong)
+        number = whole_number(seed, "seed", problems, least=0, most=2**64 - 1)
+        if isinstance(validation, float):
+            problems.raise_if_any()
+            x, y, sample_weight, validation = split_off(x, y, sample_weight, validation, number)
+        data = data_for(model, x, y, "", row, problems)
+        weights = weights_for(sample_weight, class_weight, data, row, model.sizes[-1], problems)
+        data = in_place(Data(data.x, data.y, weights), x, model.dtype, shuffle == "blocks", problems)
+        held_out = validation_for(model, validation, row, problems)
+        penalties = [member_values(value, name, members, problems) for name, value in (("l2", l2), ("l1", l1))]
         batch = len(data.x) if batch_size is None else whole_number(batch_size, "batch_size", problems)
         workers = available_threads() if threads is None else whole_number(threads, "threads", problems)
-        number = whole_number(seed, "seed", problems, least=0, most=2**64 - 1)
-        if not isinstance(shuffle, bool | np.bool_) and shuffle != "member":
-            problems.add(f'shuffle must be True, False or "member"; got {shuffle!r}')
+        if not isinstance(shuffle, bool | np.bool_) and shuffle not in ("member", "blocks"):
+            problems.add(f'shuffle must be True, False, "member" or "blocks"; got {shuffle!r}')
+        for name, value, most in (("input_noise", input_noise, np.inf), ("average", average, 1.0)):
+            if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < most):
+                problems.add(f"{name} must be a number in [0, {most:g}); got {value!r}")
+        if on_divergence not in ("stop", "restart"):
+            problems.add(f'on_divergence must be "stop" or "restart"; got {on_divergence!r}')
         problems.raise_if_any()
 
         self.model = model
         self.engine = engines.choose(engine)
-        parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
-        members = len(parameters)
         check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
         own_shuffle = philox.member_shuffle_seeds(model.seeds, number)
+        linked = (*model.activations[:-1], activations.resolve("linear")) if row.row.link else model.activations
+        dropout = tuple(dense.dropout for dense in model.dense)
         self._plan = Plan(
             sizes=model.sizes,
-            activations=model.activations,
+            activations=linked,
             cost=row,
-            l2=float(l2),
             samples=len(data.x),
             batch_size=min(batch, len(data.x)),
-            shuffle=bool(shuffle),
             members=members,
             dtype=model.dtype,
             shuffle_seeds=own_shuffle if shuffle == "member" else np.full(members, number, np.uint64),
+            noise_seeds=philox.noise_seeds(model.seeds, number),
+            l2=penalties[0],
+            l1=penalties[1],
+            columns=data.y.shape[1],
+            order="given" if not shuffle else "blocks" if data.in_place else "shuffled",
             bootstrap_keys=philox.bootstrap_keys(model.seeds, number) if bootstrap else None,
+            dropout=dropout if any(dropout) else (),
+            input_noise=float(input_noise),
+            average=float(average),
             threads=workers,
         )
-        self._weights = data.weights
-        self._validated = held_out is not None
+        self._options = {
+            "l2": penalties[0].tolist(),
+            "l1": penalties[1].tolist(),
+            "batch_size": self._plan.batch_size,
+            "shuffle": shuffle if isinstance(shuffle, str) else bool(shuffle),
+            "bootstrap": bool(bootstrap),
+            "input_noise": float(input_noise),
+            "average": float(average),
+            "on_divergence": on_divergence,
+            "seed": number,
+        }
+        self._data, self._held_out = data, held_out
         self._single = isinstance(model, Network)
         self._guard = Guard()
-        self._retired = np.zeros(members, bool)
-        self._step = 0
-        self._steps_per_second = 0.0
         self._session = engines.open_session(self.engine, self._plan, parameters, data, held_out)
+        self._runner = Runner(self._session, self._plan, on_divergence == "restart")
+        self._history: History | None = None  # of the run that is not finished
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Any = None,
+        engine: str = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Return a training as it was when ``checkpoint`` wrote a file; the data must be the same.
+
+        ``training.run(epochs, optimizer, resume=True)`` with the arguments of the run that was cut off goes on with it, and gives the
+        bits of a run that was never cut off. ``training.model`` is the model. Raises FileNotFoundError; ModelFileError for a file that
+        is damaged or no checkpoint; InputError for data that are not those of the checkpoint.
+        """
+        saved = training_file.read(path)
+        training = cls(
+            saved.model,
+            x,
+            y,
+            cost=saved.cost,
+            validation=validation,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            engine=engine,
+            threads=threads,
+            **saved.options,
+        )
+        try:
+            training._history = saved.restore(training._runner, training._data, training._held_out, training._single)
+        except BaseException:
+            training.release()
+            raise
+        return training
 
     @property
     def epochs(self) -> int:
         """How many epochs were completed so far."""
-        return self._step // self._plan.steps_per_epoch
+        return self._runner.epochs
 
     def run(
         self,
         epochs: int | Sequence[Segment],
-        optimizer: SGD | None = None,
+        optimizer: Optimizer | None = None,
         *,
         early_stopping: EarlyStopping | None = None,
         record_every: int = 1,
         progress: bool = False,
         callbacks: Sequence[Callback] = (),
+        resume: bool = False,
     ) -> History:
         """Train for some epochs and return what was recorded.
 
         epochs: a number, with an optimizer; or a schedule, a list of (epochs, optimizer) pairs run one after the other.
-        Velocity and shuffles continue over runs: ``run(2, o); run(3, o)`` gives the bits of ``run(5, o)``.
+        The optimizer's state and shuffles continue over runs: ``run(2, o); run(3, o)`` gives the bits of ``run(5, o)``, unless
+        numbers of the optimizer are schedules, which go through their course in each run.
         early_stopping: needs validation data. record_every: epochs between two records; the last is always recorded.
         progress: show a bar. callbacks: each ``f(training, history)`` is called about ten times a second; it returns
-        None, True to stop, or the members to retire.
+        None, True to stop, or the members to retire (``schuss.callbacks`` has some ready). resume: go on with the run that a
+        checkpoint was written in, given the same epochs and optimizer; the history returned begins where that run began. Where there
+        is no such run, a new one begins.
 
         Ctrl-C ends the run after the current chunk; what was learned and recorded is kept, and ``history.interrupted``
         is set. A network that leaves the finite numbers keeps its last finite parameters and ends the run with a
@@ -158,24 +246,66 @@ class Training:
         segments = schedule(epochs, optimizer)
         self._check_run(segments, early_stopping, record_every, callbacks)
         with self._guard.one_run():
-            if self._retired.all():
+            runner = self._runner
+            if runner.retired.all():
                 raise TrainingError("every member was retired; revive(members) takes them back in")
-            if not ((self._session.read("fate") != DIVERGED) & ~self._retired).any():
+            if not ((self._session.read("fate") != DIVERGED) & ~runner.retired).any():
                 raise TrainingError(
                     "every member has diverged, and its last finite parameters are kept; to go on, call revive() and "
                     "use a smaller learning rate"
                 )
             total = sum(count for count, _ in segments)
-            history = History(None if self._single else self._plan.members, self._validated)
-            self._session.begin(self._watch(total, early_stopping, record_every))
-            self._leave_out()
-            try:
-                with interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
-                    self._run_segments(segments, history, record_every, callbacks, interrupted, advance_bar)
-            finally:
-                self._session.finish()
+            again = resume and runner.now is not None and self._history is not None
+            if not again or self._history is None:
+                self._history = History(None if self._single else self._plan.members, self._held_out is not None)
+            history = self._history
+            history.interrupted = False
+            scores = self._scores(early_stopping, again)
+            with interrupts() as interrupted, progress_bar(total, progress) as advance_bar:
+
+                def look(done: int) -> tuple[list[Answer], bool]:
+                    advance_bar(done, history)
+                    answers = [callback(self, history) for callback in callbacks]
+                    history.interrupted = interrupted()
+                    return answers, history.interrupted
+
+                runner.run(segments, history, early_stopping, scores, record_every, again, look)
             self._warn_if_diverged(history)
             return history
+
+    def checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that ``Training.resume`` needs to go on as if nothing had happened, but the data.
+
+        The file holds parameters, the optimizer's state, the position in the run, random keys and the history; callbacks may call
+        this during a run (``schuss.callbacks.Checkpoint`` does). It is written beside its place, synced and renamed: a process killed
+        on the way, or a full disk, leaves the older file whole. Raises OSError.
+        """
+        with self._guard.exclusive():
+            training_file.write(
+                path, self.model, self._plan, self._options, self._runner, self._data, self._held_out, self._history
+            )
+
+    def averaged(self) -> Model:
+        """Return a copy of the model with the moving average of its parameters.
+
+        The average of a member begins as its first parameters; after its t-th step it becomes d average + (1 - d) parameters, d
+        being the smaller of ``average`` and (1 + t) / (10 + t). Raises InputError without ``average=``.
+        """
+        with self._guard.exclusive():
+            if not self._plan.average:
+                raise InputError("there is no average of the parameters; pass average=0.999, say, to Training")
+            copy = self.model.copy()
+            copy.parameters[:] = self._session.read("average").reshape(copy.parameters.shape)
+            return copy
+
+    def diagnose(self) -> list[diagnostics.LayerState]:
+        """Return for each layer the norms of its weights and of its gradient, and the shares of its units that are dead or saturated.
+
+        Of the samples of the first batch, at most 1000 for the units; for a population each number is an array (members,).
+        """
+        with self._guard.exclusive():
+            _, gradient = self._session.value_and_gradient(0)
+            return diagnostics.diagnose(self.model, self._data.x, gradient)
 
     def cost(self, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Any:
         """Return the cost of the current weights: a number, or (members,) for a population.
@@ -188,15 +318,17 @@ class Training:
             if (x is None) != (y is None):
                 raise InputError("cost needs both x and y, or neither for the training data")
             own = x is None or y is None
-            weights = self._weights if own else None
-            problems = Problems("evaluate the cost")
-            data, _ = data_for(self.model, *(self._given if x is None or y is None else (x, y)), "", problems)
-            problems.raise_if_any()
-            result = self._mean_cost(Data(data.x, data.y, weights))
+            data = self._data
+            if x is not None and y is not None:
+                problems = Problems("evaluate the cost")
+                data = data_for(self.model, x, y, "its ", self._plan.cost, problems)
+                problems.raise_if_any()
+            result = self._mean_cost(data)
             if own:
                 W = self.model.parameters.reshape(self._plan.members, -1)[:, : weight_count(self._plan.sizes)]
-                total = Data(data.x, data.y, weights).total_weight
-                result += 0.5 * self._plan.l2 / total * np.square(W, dtype=np.float64).sum(axis=1)
+                penalty = 0.5 * self._plan.l2 * np.square(W, dtype=np.float64).sum(axis=1)
+                penalty += self._plan.l1 * np.abs(W).sum(axis=1, dtype=np.float64)
+                result += penalty / data.total_weight
             return float(result[0]) if self._single else result
 
     def value_and_gradient(self) -> tuple[Any, Array]:
@@ -215,12 +347,18 @@ class Training:
         the finite numbers; write smaller ones to ``model.parameters`` first if a run diverges again at once.
         """
         with self._guard.exclusive():
-            fate, velocity = self._session.read("fate"), self._session.read("velocity")
-            chosen = np.flatnonzero(fate == DIVERGED) if members is None else self._numbers(members)
-            fate[chosen], velocity[chosen] = RUNNING, 0
-            self._retired[chosen] = False
+            fate = self._session.read("fate")
+            chosen = np.flatnonzero(fate == DIVERGED) if members is None else self._runner.numbers(members)
+            fate[chosen] = RUNNING
+            self._runner.retired[chosen] = False
             self._session.write("fate", fate)
-            self._session.write("velocity", velocity)
+            for name in ("velocity", "square", "kept_pairs", "progress"):
+                state = self._session.read(name)
+                if name == "progress":
+                    state[chosen, STEPS] = 0
+                elif len(state):
+                    state[chosen] = 0
+                self._session.write(name, state)
 
     def retire(self, members: Iterable[int]) -> None:
         """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in.
@@ -228,7 +366,7 @@ class Training:
         Raises InputError for members that there are not.
         """
         with self._guard.exclusive():
-            self._retired[self._numbers(members)] = True
+            self._runner.retired[self._runner.numbers(members)] = True
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -273,112 +411,54 @@ class Training:
         whole_number(record_every, "record_every", problems)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             problems.add(f"early_stopping must be an EarlyStopping(...); got {early_stopping!r}")
-        if early_stopping is not None and not self._validated:
+        if early_stopping is not None and self._held_out is None:
             problems.add("early_stopping needs validation data; pass validation=(x, y) to Training")
         if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
             problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
+        if any(isinstance(optimizer, LBFGS) for _, optimizer in segments):
+            if self._plan.batch_size < self._plan.samples:
+                problems.add(
+                    f"LBFGS needs full batches; got batch_size={self._plan.batch_size}; pass batch_size=None to Training"
+                )
+            if self._plan.random:
+                problems.add("LBFGS needs the same cost at every evaluation: no dropout, no input_noise")
         problems.raise_if_any()
 
-    def _numbers(self, members: Iterable[int]) -> NDArray[np.int64]:
-        """Return the numbers of members as an array; raise InputError if there are no such members."""
-        chosen = np.array(list(members), np.int64)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self._plan.members):
-            raise InputError(f"members are numbered from 0 to {self._plan.members - 1}; got {chosen.tolist()}")
-        return chosen
+    def _scores(self, early_stopping: EarlyStopping | None, again: bool) -> Scores | None:
+        """Return how early stopping by a metric scores the members, or None if it looks at the cost."""
+        metric = None if early_stopping is None else early_stopping.score
+        held_out, model = self._held_out, self.model
+        if early_stopping is None or metric is None or held_out is None:
+            return None
+        rows = np.ascontiguousarray(held_out.x, model.dtype)
 
-    def _leave_out(self) -> None:
-        if self._retired.any():
-            fate = self._session.read("fate")
-            fate[self._retired & (fate == RUNNING)] = STOPPED
-            self._session.write("fate", fate)
+        def evaluate() -> Array:
+            parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
+            outputs = engines.predict(parameters, model.sizes, model.activations, rows)
+            return np.array([float(metric(held_out.y, one)) for one in outputs])
 
-    def _watch(self, epochs: int, early_stopping: EarlyStopping | None, record_every: int) -> Watch:
-        last_epoch = self.epochs + epochs
-        if early_stopping is None:
-            return Watch(record_every, last_epoch)
-        stop = early_stopping
-        return Watch(record_every, last_epoch, stop.patience, float(stop.min_delta), stop.restore_best)
-
-    def _run_segments(
-        self,
-        segments: list[Segment],
-        history: History,
-        record_every: int,
-        callbacks: Sequence[Callback],
-        interrupted: Callable[[], bool],
-        advance_bar: Callable[[int, History], None],
-    ) -> None:
-        watch = self._watch(sum(count for count, _ in segments), None, record_every)
-        for count, optimizer in segments:
-            end = (self.epochs + count) * self._plan.steps_per_epoch
-            while self._step < end:
-                before = self.epochs
-                self._advance(min(self._chunk(), end - self._step), optimizer, history, watch)
-                advance_bar(self.epochs - before, history)
-                asked = [callback(self, history) for callback in callbacks]
-                if self._retire(asked, history):
-                    return
-                if interrupted():
-                    history.interrupted = True
-                    return
-
-    def _advance(self, steps: int, optimizer: SGD, history: History, watch: Watch) -> None:
-        """Run one chunk and record its epochs."""
-        started = time.perf_counter()
-        cost, validation = self._session.advance(self._step, steps, optimizer)
-        self._steps_per_second = steps / max(time.perf_counter() - started, 1e-9)
-        first_epoch = self.epochs + 1
-        self._step += steps
-        fate, fate_epoch = self._session.read("fate"), self._session.read("fate_epoch")
-        for fated, members in ((DIVERGED, history.diverged), (STOPPED, history.stopped)):
-            new = (fate == fated) & (fate_epoch >= first_epoch)
-            members.update((int(member), int(fate_epoch[member])) for member in np.flatnonzero(new))
-        last_epoch = watch.last_epoch
-        if not (fate == RUNNING).any():  # what follows was not run: the next run goes on from there
-            self._step = min(self._step, int(fate_epoch.max()) * self._plan.steps_per_epoch)
-            last_epoch = int((fate_epoch - (fate == DIVERGED)).max())
-        for row, epoch in enumerate(range(first_epoch, first_epoch + len(cost))):
-            if epoch == last_epoch or (epoch < last_epoch and watch.looks_at(epoch)):
-                history.record(epoch, cost[row], None if validation is None else validation[row])
-
-    def _chunk(self) -> int:
-        """Return how many steps to run before Python looks again; where runs are cut never changes a bit."""
-        if self._steps_per_second == 0.0:
-            return 1
-        return max(1, int(self._steps_per_second * _CHUNK_SECONDS))
-
-    def _retire(self, asked: Sequence[bool | Iterable[int] | None], history: History) -> bool:
-        """Do what the callbacks ask; return whether the run is over."""
-        fate = self._session.read("fate")
-        stop = False
-        for answer in asked:
-            if isinstance(answer, bool | np.bool_):
-                stop = stop or bool(answer)
-            elif answer is not None:
-                members = [member for member in self._numbers(answer).tolist() if fate[member] == RUNNING]
-                history.stopped.update(dict.fromkeys(members, self.epochs))
-                fate[members] = STOPPED
-                self._session.write("fate", fate)
-        return stop or not (fate == RUNNING).any()
+        members, parameters = self._plan.members, self._session.read("parameters")
+        old = self._runner.scores if again else None
+        if old is not None:
+            return Scores(evaluate, early_stopping, old.best, old.best_epoch, old.parameters)
+        return Scores(evaluate, early_stopping, np.full(members, -np.inf), np.zeros(members), parameters)
 
     def _warn_if_diverged(self, history: History) -> None:
         if not history.diverged:
             return
         if isinstance(self.model, Network):
-            largest = ", ".join(f"{np.abs(layer.weights).max():.4g}" for layer in self.model.layers)
-            what = f"training diverged in epoch {history.diverged[0]}; largest weight of each layer: {largest}"
+            what = f"training diverged in epoch {history.diverged[0]}; {diagnostics.summary(self.model, self._data.x)}"
         else:
             what = f"{len(history.diverged)} of {self._plan.members} members diverged (history.diverged)"
         advice = "the last finite parameters are kept; try a smaller learning rate or momentum, or scale x and y"
         warnings.warn(f"{what}; {advice}", DivergenceWarning, stacklevel=3)
 
     def _mean_cost(self, data: Data) -> Array:
-        """Return the cost (members,) without l2, a block of rows at a time."""
-        total = np.zeros(self._plan.members)
+        """Return the cost (members,) without the penalties, a block of rows at a time."""
+        plan, total = self._plan, np.zeros(self._plan.members)
         with np.errstate(all="ignore"):
-            block = max(1, _BLOCK_OUTPUTS // (self._plan.members * self._plan.sizes[-1]))
-            for first in range(0, len(data.x), block):
-                rows = slice(first, first + block)
-                each = self._plan.cost.value(data.y[rows], self._session.predict(data.x[rows])).astype(np.float64)
-                total += each.sum(axis=1) if data.weights is None else each @ data.weights[rows]
+            block = max(1, _BLOCK_OUTPUTS // (plan.members * plan.sizes[-1]))
+            for _, x, y, w in data.blocks(plan.dtype, block):
+                each = plan.cost.value(y, self._session.predict(x)).astype(np.float64)
+                total += each.sum(axis=1) if w is None else each @ w
         return total / data.total_weight

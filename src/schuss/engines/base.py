@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,49 +14,73 @@ from schuss import philox
 from schuss.activations import Activation
 from schuss.costs import Cost
 from schuss.layers import parameter_count
-from schuss.optimizers import SGD
+from schuss.optimizers import Optimizer
 
 Array = NDArray[Any]
 
-RUNNING, DIVERGED, STOPPED = range(3)
+RUNNING, DIVERGED, STOPPED, CONVERGED = range(4)
 """The fates of a member."""
+
+
+BLOCK = 1 << 15
+"""Rows that are packed at a time: a second copy of all data is never made."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Samples in rows: x (n, d0), y (n, dL) and weights (n,) or None, all C-ordered and of the plan's dtype."""
+    """Samples in rows: x (n, d0), y (n, columns) and weights (n,) or None; checked, but as they were given.
+
+    in_place: the arrays are of the plan's dtype and C-ordered, and an engine may read them where they are, again and again.
+    """
 
     x: Array
     y: Array
     weights: Array | None = None
+    in_place: bool = False
 
     @cached_property
     def total_weight(self) -> float:
         """The sum of the weights, S over all samples."""
         return float(len(self.x)) if self.weights is None else float(self.weights.sum(dtype=np.float64))
 
+    def blocks(self, dtype: np.dtype[Any], rows: int = BLOCK) -> Iterator[tuple[int, Array, Array, Array | None]]:
+        """Yield (first row, x, y, weights) for blocks of rows, C-ordered and of a dtype."""
+        for first in range(0, len(self.x), rows):
+            some = slice(first, first + rows)
+            x, y = (np.ascontiguousarray(array[some], dtype) for array in (self.x, self.y))
+            yield first, x, y, None if self.weights is None else np.ascontiguousarray(self.weights[some], dtype)
+
 
 @dataclass(frozen=True)
 class Plan:
     """All that an engine needs to know before it allocates; no optimizer.
 
-    sizes: d0..dL. batch_size: samples of a step; the last step of an epoch may have fewer. shuffle_seeds: (members,), of the
-    shuffles. bootstrap_keys: (members, 4), of each member's resampling, or None. threads: how many may work; it never
-    changes a bit of the result.
+    sizes: d0..dL. activations: of training; where the cost has a link, the last is linear and gives logits. dropout: (L,), of the
+    outputs of each layer. input_noise: standard deviation. columns: of y. l2, l1: (members,). batch_size: samples of a step; the
+    last step of an epoch may have fewer. order: of the samples, "given", "shuffled" or "blocks". shuffle_seeds, noise_seeds:
+    (members,), of the shuffles, and of dropout and noise. bootstrap_keys: (members, 4), of each member's resampling, or None.
+    average: the decay of the moving average of the parameters, or 0. threads: how many may work; it never changes a bit of the
+    result.
     """
 
     sizes: tuple[int, ...]
     activations: tuple[Activation, ...]
     cost: Cost
-    l2: float
     samples: int
     batch_size: int
-    shuffle: bool
     members: int
     dtype: np.dtype[Any]
     shuffle_seeds: NDArray[np.uint64]
-    bootstrap_keys: NDArray[np.uint32] | None
-    threads: int
+    noise_seeds: NDArray[np.uint64]
+    l2: NDArray[np.float64]
+    l1: NDArray[np.float64]
+    columns: int
+    order: str = "shuffled"
+    bootstrap_keys: NDArray[np.uint32] | None = None
+    dropout: tuple[float, ...] = field(default=())
+    input_noise: float = 0.0
+    average: float = 0.0
+    threads: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,7 +95,12 @@ class Plan:
     @property
     def shuffles(self) -> bool:
         """Whether the order of the samples matters at all: one full batch is a sum in any order."""
-        return self.shuffle and self.batch_size < self.samples
+        return self.order != "given" and self.batch_size < self.samples
+
+    @property
+    def random(self) -> bool:
+        """Whether steps have randomness of their own: dropout, or noise."""
+        return any(self.dropout) or self.input_noise > 0
 
     def rows(self, step: int, member: int) -> NDArray[np.int64]:
         """Return the rows of the samples that a step of a member uses."""
@@ -79,7 +109,8 @@ class Plan:
         index = np.arange(first, min(first + self.batch_size, self.samples))
         if not self.shuffles:
             return index
-        return philox.permuted(index, self.samples, philox.shuffle_keys(int(self.shuffle_seeds[member]), epoch))
+        permuted = philox.permuted_by_blocks if self.order == "blocks" else philox.permuted
+        return permuted(index, self.samples, philox.shuffle_keys(int(self.shuffle_seeds[member]), epoch))
 
     def weights(self, rows: NDArray[np.int64], given: Array, member: int) -> Array:
         """Return the weights of samples for a member: the given ones, times how often its resampling holds them."""
@@ -94,7 +125,7 @@ class Watch:
     """What a run looks at: the validation cost every ``every`` epochs and at the last one, and when that ends a member.
 
     A member stops once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs (None:
-    never); its best parameters are kept, and ``finish`` puts them back.
+    never); its best parameters are kept, and ``finish`` puts them back. fresh: forget those of an earlier run.
     """
 
     every: int
@@ -102,20 +133,40 @@ class Watch:
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = False
+    fresh: bool = True
 
     def looks_at(self, epoch: int) -> bool:
         """Return whether the validation cost is evaluated after this epoch (1-based)."""
         return epoch % self.every == 0 or epoch == self.last_epoch
 
 
+STATES = (
+    "parameters",
+    "velocity",
+    "square",
+    "average",
+    "best",
+    "fate",
+    "fate_epoch",
+    "progress",
+    "pairs",
+    "kept_pairs",
+)
+EPOCH_COST, EPOCH_WEIGHT, BEST_COST, BEST_EPOCH, STEPS, AVERAGED = range(6)
+"""The columns of ``progress``."""
+
+
 class Session(Protocol):
     """An engine at work on one training. All arrays are made when it is opened and freed by ``release``."""
 
-    def begin(self, watch: Watch) -> None:
-        """Start a run: forget the best parameters of an earlier one, let members that had stopped go on."""
+    def begin(self, watch: Watch, optimizer: Optimizer) -> None:
+        """Start a run: let members that had stopped or converged go on; make fresh state for an optimizer of another class."""
 
-    def advance(self, first_step: int, steps: int, optimizer: SGD) -> tuple[Array, Array | None]:
-        """Run ``steps`` steps from the 0-based ``first_step`` on.
+    def advance(
+        self, first_step: int, steps: int, optimizer: Optimizer, progress: tuple[int, int]
+    ) -> tuple[Array, Array | None]:
+        """Run ``steps`` steps from the 0-based ``first_step`` on; for schedules, they are the steps ``progress[0]``... of
+        ``progress[1]``.
 
         Return the costs of the epochs completed, (epochs, members) float64, NaN where a member did not run, and the
         validation costs likewise (NaN where not looked at), or None without validation data.
@@ -128,13 +179,18 @@ class Session(Protocol):
         """Return the cost (members,) and its gradient (members, p) on the samples of a step, changing nothing."""
 
     def predict(self, x: Array) -> Array:
-        """Return the outputs (members, n, dL) of the current parameters."""
+        """Return the outputs (members, n, dL) of the current parameters, by the plan's activations."""
 
     def read(self, name: str) -> Array:
-        """Return a copy of a state: parameters, velocity (members, p); fate, fate_epoch (members,)."""
+        """Return a copy of a state; its first axis is empty where the optimizer has none.
+
+        parameters, velocity, square (the mean square of the gradient), average, best (members, p); fate, fate_epoch, kept_pairs
+        (members,); progress (members, 6): cost and weight of the epoch so far, best validation cost, its epoch, steps of the
+        optimizer, steps averaged; pairs (members, history, 2, p).
+        """
 
     def write(self, name: str, value: Array) -> None:
-        """Replace a state that ``read`` names."""
+        """Replace a state that ``read`` names and that is there."""
 
     def release(self) -> None:
         """Free everything; the session cannot be used again."""

@@ -16,7 +16,7 @@ from schuss.activations import Activation
 from schuss.engines.base import Data, Plan, Watch
 from schuss.errors import EngineError
 from schuss.layers import parameter_count
-from schuss.optimizers import SGD
+from schuss.optimizers import LBFGS, SGD, Optimizer
 from schuss.resources import available_threads
 
 Array = NDArray[Any]
@@ -38,14 +38,20 @@ class _Network(ctypes.Structure):
 class _Plan(ctypes.Structure):
     _fields_ = (
         ("network", _Network),
+        ("dropout", c_void_p),
+        ("input_noise", c_double),
         ("cost", c_int32),
-        ("shuffle", c_int32),
+        ("group", c_int32),
+        ("cost_options", c_void_p),
+        ("order", c_int32),
         ("threads", c_int32),
         ("members", c_int64),
         ("batch", c_int64),
         ("shuffle_seeds", c_void_p),
+        ("noise_seeds", c_void_p),
         ("bootstrap_keys", c_void_p),
-        ("l2", c_double),
+        ("penalties", c_void_p),
+        ("average", c_double),
     )
 
 
@@ -55,17 +61,45 @@ class _Data(ctypes.Structure):
         ("x", c_void_p),
         ("y", c_void_p),
         ("weights", c_void_p),
+        ("weighted", c_int32),
         ("total_weight", c_double),
     )
 
 
 class _Watch(ctypes.Structure):
-    _fields_ = (("every", c_int64), ("last_epoch", c_int64), ("patience", c_int64), ("min_delta", c_double))
+    _fields_ = (
+        ("every", c_int64),
+        ("last_epoch", c_int64),
+        ("patience", c_int64),
+        ("min_delta", c_double),
+        ("fresh", c_int32),
+    )
 
 
-class _SGD(ctypes.Structure):
-    _fields_ = (("rates", c_void_p), ("nesterov", c_int32), ("bias_momentum", c_int32))
+class _Optimizer(ctypes.Structure):
+    _fields_ = (
+        ("kind", c_int32),
+        ("bias_momentum", c_int32),
+        ("history", c_int32),
+        ("rates", c_void_p),
+        ("factors", c_void_p),
+    )
 
+
+_KINDS = ("sgd", "nesterov", "adam", "rmsprop", "lbfgs")
+_ORDERS = ("given", "shuffled", "blocks")
+_STATES: tuple[tuple[str, Any], ...] = (
+    ("velocity", None),
+    ("square", None),
+    ("average", None),
+    ("best", None),
+    ("fate", np.int32),
+    ("fate_epoch", np.int64),
+    ("progress", np.float64),
+    ("pairs", None),
+    ("kept_pairs", np.int64),
+)
+"""The states of native/schuss.h in order, and their dtypes; None: the plan's."""
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_machine_level": (c_int32, ()),
@@ -74,11 +108,12 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_cost": (c_int32, (c_char_p,)),
     "schuss_open": (c_void_p, (POINTER(_Plan), c_void_p, POINTER(_Data), POINTER(_Data))),
     "schuss_close": (None, (c_void_p,)),
-    "schuss_begin": (c_int32, (c_void_p, POINTER(_Watch))),
-    "schuss_advance": (None, (c_void_p, c_int64, c_int64, POINTER(_SGD), c_void_p, c_void_p)),
+    "schuss_fill": (None, (c_void_p, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
+    "schuss_begin": (c_int32, (c_void_p, POINTER(_Watch), POINTER(_Optimizer))),
+    "schuss_advance": (None, (c_void_p, c_int64, c_int64, POINTER(_Optimizer), c_void_p, c_void_p)),
     "schuss_restore_best": (None, (c_void_p,)),
     "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
-    "schuss_state": (c_void_p, (c_void_p, c_int32)),
+    "schuss_state": (c_void_p, (c_void_p, c_int32, POINTER(c_int64))),
     "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
     "schuss_limit": (c_double, (c_int32, c_int32, c_int32, c_double)),
 }
@@ -186,7 +221,10 @@ def _address(array: Array | None) -> int | None:
 
 
 def _data(data: Data) -> _Data:
-    return _Data(len(data.x), _address(data.x), _address(data.y), _address(data.weights), data.total_weight)
+    if data.in_place:
+        given = _address(data.x), _address(data.y), _address(data.weights)
+        return _Data(len(data.x), *given, data.weights is not None, data.total_weight)
+    return _Data(len(data.x), None, None, None, data.weights is not None, data.total_weight)
 
 
 def predict(parameters: Array, sizes: tuple[int, ...], activations: tuple[Activation, ...], x: Array) -> Array:
@@ -206,19 +244,26 @@ class NativeSession:
 
     def __init__(self, plan: Plan, parameters: Array, data: Data, validation: Data | None) -> None:
         self._library = library()
-        self._plan, self._parameters = plan, parameters
+        self._plan, self._parameters, self._kept = plan, parameters, data
         self._validated = validation is not None
-        network = _network(plan.sizes, plan.activations, plan.dtype)
+        dropout = np.array(plan.dropout or [0.0])
+        options, penalties = plan.cost.options(plan.sizes[-1]), np.stack([plan.l2, plan.l1], axis=1)
         native_plan = _Plan(
-            network=network,
+            network=_network(plan.sizes, plan.activations, plan.dtype),
+            dropout=_address(dropout) if any(plan.dropout) else None,
+            input_noise=plan.input_noise,
             cost=self._library.schuss_cost(plan.cost.name.encode()),
-            shuffle=plan.shuffles,
+            group=plan.sizes[-1] // plan.columns,
+            cost_options=_address(options),
+            order=_ORDERS.index(plan.order),
             threads=plan.threads,
             members=plan.members,
             batch=plan.batch_size,
             shuffle_seeds=_address(plan.shuffle_seeds),
+            noise_seeds=_address(plan.noise_seeds),
             bootstrap_keys=_address(plan.bootstrap_keys),
-            l2=plan.l2,
+            penalties=_address(penalties),
+            average=plan.average,
         )
         held_out = None if validation is None else byref(_data(validation))
         self._handle: int | None = self._library.schuss_open(
@@ -226,38 +271,61 @@ class NativeSession:
         )
         if not self._handle:
             raise MemoryError("not enough memory for this training; use fewer samples, or smaller batches")
-        members, p = plan.members, parameter_count(plan.sizes)
-        self._state: dict[str, Array] = {
-            "parameters": parameters,
-            "velocity": self._view(0, plan.dtype, (members, p)),
-            "fate": self._view(1, np.dtype(np.int32), (members,)),
-            "fate_epoch": self._view(2, np.dtype(np.int64), (members,)),
-        }
+        for which, given in enumerate((data, validation)):
+            if given is not None and not given.in_place:
+                for first, x, y, w in given.blocks(plan.dtype):
+                    self._library.schuss_fill(self._handle, which, first, len(x), _address(x), _address(y), _address(w))
 
-    def _view(self, which: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """Return native memory as an array; it is valid until ``release``."""
-        address = self._library.schuss_state(self._handle, which)
-        size = int(np.prod(shape)) * dtype.itemsize
-        return np.ndarray(shape, dtype, memoryview((ctypes.c_char * size).from_address(address)))
+    def _state(self, name: str) -> Array:
+        """Return a state as it lies in native memory; the view is valid until the next ``begin`` or ``release``."""
+        if name == "parameters":
+            return self._parameters
+        which = [known for known, _ in _STATES].index(name)
+        plan, size = self._plan, c_int64()
+        dtype = np.dtype(_STATES[which][1] or plan.dtype)
+        address = self._library.schuss_state(self._handle, which, byref(size))
+        count = size.value // dtype.itemsize
+        several = {
+            "fate": (),
+            "fate_epoch": (),
+            "kept_pairs": (),
+            "progress": (6,),
+            "pairs": (count // (2 * plan.parameters * plan.members), 2, plan.parameters),
+        }.get(name, (plan.parameters,))
+        if count == 0:
+            return np.empty((0, *several), dtype)
+        memory = memoryview((ctypes.c_char * size.value).from_address(address))
+        return np.ndarray((plan.members, *several), dtype, memory)
 
-    def begin(self, watch: Watch) -> None:
+    def begin(self, watch: Watch, optimizer: Optimizer) -> None:
         """Start a run (see ``Session``)."""
         patience = -1 if watch.patience is None else watch.patience
         self._restore_best = watch.restore_best
-        native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta)
-        if self._library.schuss_begin(self._handle, byref(native)):
-            raise MemoryError("not enough memory to keep the best parameters; train without early stopping")
+        native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta, watch.fresh)
+        described, _arrays = self._described(optimizer, None)
+        if self._library.schuss_begin(self._handle, byref(native), byref(described)):
+            raise MemoryError("not enough memory for the state of this optimizer or the best parameters")
 
-    def advance(self, first_step: int, steps: int, optimizer: SGD) -> tuple[Array, Array | None]:
+    def _described(self, optimizer: Optimizer, factors: Array | None) -> tuple[_Optimizer, Array]:
+        """Return the native description of an optimizer, and the table it points to, to be kept as long."""
+        rates = optimizer.table(self._plan.members)
+        history = optimizer.history if isinstance(optimizer, LBFGS) else 0
+        bias_momentum = not isinstance(optimizer, SGD) or optimizer.bias_momentum
+        kind = _KINDS.index(optimizer.kind)
+        return _Optimizer(kind, bias_momentum, history, _address(rates), _address(factors)), rates
+
+    def advance(
+        self, first_step: int, steps: int, optimizer: Optimizer, progress: tuple[int, int]
+    ) -> tuple[Array, Array | None]:
         """Run some steps (see ``Session``)."""
         plan = self._plan
         epochs = (first_step + steps) // plan.steps_per_epoch - first_step // plan.steps_per_epoch
         costs = np.empty((epochs, plan.members))
         validation_costs = np.empty_like(costs) if self._validated else None
-        rates = optimizer.table(plan.members)
-        sgd = _SGD(_address(rates), optimizer.nesterov, optimizer.bias_momentum)
+        factors = optimizer.factors(progress[0], steps, progress[1])
+        described, _rates = self._described(optimizer, factors)
         self._library.schuss_advance(
-            self._handle, first_step, steps, byref(sgd), _address(costs), _address(validation_costs)
+            self._handle, first_step, steps, byref(described), _address(costs), _address(validation_costs)
         )
         return costs, validation_costs
 
@@ -278,15 +346,14 @@ class NativeSession:
 
     def read(self, name: str) -> Array:
         """Return a copy of a state (see ``Session``)."""
-        return self._state[name].copy()
+        return self._state(name).copy()
 
     def write(self, name: str, value: Array) -> None:
         """Replace a state (see ``Session``)."""
-        self._state[name][:] = value
+        self._state(name)[...] = value
 
     def release(self) -> None:
         """Free the native memory (see ``Session``)."""
-        self._state.clear()
         if self._handle:
             self._library.schuss_close(self._handle)
             self._handle = None

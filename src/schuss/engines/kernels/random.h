@@ -1,26 +1,57 @@
-/* Randomness of all compiled engines: the shuffle of schuss/philox.py, on one number or a vector of them. */
+/* Randomness of all compiled engines: that of schuss/philox.py, on one number or a vector of them. */
 #define FEISTEL_ROUNDS 6
 
-/* Eight words that key the shuffle of an epoch: Philox 4x32-10 at counters (epoch, 2, 0) and (epoch, 2, 1). */
+/* Philox 4x32-10: four random words for a counter. */
+static inline void philox(const uint32_t counter[4], uint64_t seed, uint32_t words[4]) {
+  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+  uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ key0;
+    c1 = (uint32_t)p1;
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ key1;
+    c3 = (uint32_t)p0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+/* Eight words that key the shuffle of an epoch. */
 static inline void shuffle_keys(uint64_t seed, uint64_t epoch, uint32_t keys[8]) {
   for (uint32_t half = 0; half < 2; half++) {
-    uint32_t c0 = (uint32_t)epoch, c1 = (uint32_t)(epoch >> 32), c2 = 2, c3 = half;
-    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-      const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-      c0 = (uint32_t)(p1 >> 32) ^ c1 ^ key0;
-      c1 = (uint32_t)p1;
-      c2 = (uint32_t)(p0 >> 32) ^ c3 ^ key1;
-      c3 = (uint32_t)p0;
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
-    }
-    keys[4 * half] = c0;
-    keys[4 * half + 1] = c1;
-    keys[4 * half + 2] = c2;
-    keys[4 * half + 3] = c3;
+    const uint32_t counter[4] = {(uint32_t)epoch, (uint32_t)(epoch >> 32), 2, half};
+    philox(counter, seed, keys + 4 * half);
   }
 }
+
+/* Four words that key the dropout of a layer (1..L) in a step, or the noise of the inputs (layer 0). */
+static inline void noise_keys(uint64_t seed, uint64_t step, uint32_t layer, uint32_t keys[4]) {
+  const uint32_t counter[4] = {(uint32_t)step, (uint32_t)(step >> 32), 7, layer};
+  philox(counter, seed, keys);
+}
+
+/* x <- a random word for a sample (its position in the batch) and a unit. UINT: uint32_t or a vector of them. */
+#define NOISE_WORD(UINT, x, position, unit, keys)     \
+  do {                                                \
+    UINT own = ((unit) ^ (keys)[0]) * 0x2C1B3C6Du;    \
+    own ^= own >> 15;                                 \
+    own *= 0x297A2D39u;                               \
+    own ^= own >> 16;                                 \
+    (x) = ((position) + own) ^ (keys)[1];             \
+    (x) *= 0xD2511F53u;                               \
+    (x) ^= ((x) >> 15) ^ (keys)[2];                   \
+    (x) *= 0xCD9E8D57u;                               \
+    (x) ^= ((x) >> 16) ^ (keys)[3];                   \
+    (x) += own * 0x9E3779B9u;                         \
+    (x) *= 0x2C1B3C6Du;                               \
+    (x) ^= (x) >> 15;                                 \
+    (x) *= 0x297A2D39u;                               \
+    (x) ^= (x) >> 16;                                 \
+  } while (0)
 
 /* Permute the numbers x below 2^bits, in place. UINT: uint32_t or a vector of them. */
 #define FEISTEL(UINT, x, bits, keys)                                                  \

@@ -212,7 +212,8 @@ INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *s, T *next,
     if (v) store_first(v + i, velocity, rest);
     if (s) store_first(s + i, square, rest);
     store_first(next + i, after, rest);
-    bad |= ((B<T>)after & infinite) == infinite;
+    const B<T> here = ((B<T>)after & infinite) == infinite;
+    for (int lane = 0; lane < rest; lane++) bad[lane] |= here[lane]; // the lanes after it hold no parameters
   }
   for (int lane = 0; lane < N<T>; lane++)
     if (bad[lane]) return false;

@@ -5,7 +5,7 @@ import pytest
 
 from conftest import central_differences, data, network
 from schuss import SGD, EarlyStopping, InputError, Training, TrainingError
-from schuss.activations import ACTIVATIONS
+from schuss.activations import ELEMENTWISE
 
 # Sizes and samples that take every branch of the kernels: one, odd, whole blocks, wide, less than a panel, several tiles.
 SHAPES = [
@@ -27,7 +27,7 @@ def eps(dtype):
     return float(np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ELEMENTWISE)
 def test_gradient_is_that_of_central_differences(engine, activation):
     x, y = data(13, 3, 2)
     model = network((3, 6, 5, 2), (activation, "tanh", activation))

@@ -103,18 +103,22 @@ class LivePlot:
             from IPython.display import display
         except ImportError:
             raise SchussError("LivePlot draws in a notebook: pip install ipython matplotlib") from None
-        self._seconds, self._last, self._display, self._shown = seconds, 0.0, display, None
+        self._seconds, self._last, self._display = seconds, 0.0, display
+        self._axes: Any = None
+        self._shown: Any = None
 
     def __call__(self, training: Training, history: History) -> None:
         """Draw if it is time."""
         if time.monotonic() - self._last < self._seconds or not len(history):
             return
         self._last = time.monotonic()
-        figure = history.plot().figure
         if self._shown is None:
-            self._shown = self._display(figure, display_id=True)
-        else:
-            self._shown.update(figure)
+            self._axes = history.plot()
+            self._shown = self._display(self._axes.figure, display_id=True)
+            return
+        self._axes.clear()
+        history.plot(self._axes)
+        self._shown.update(self._axes.figure)
 
 
 def _rows(history: History) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from schuss.checks import columns_of, whole_number
 from schuss.errors import DivergenceWarning, Problems
 from schuss.history import axes_for
 from schuss.layers import Dense
-from schuss.optimizers import SGD, Optimizer
+from schuss.optimizers import Optimizer
 from schuss.population import Population
 from schuss.training import Training
 

@@ -7,7 +7,6 @@ The file holds the tensors ``state.*`` (as engines name them), ``history.*``, ``
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from schuss.activations import Activation
 from schuss.engines.base import Data, Plan, Watch
 from schuss.errors import EngineError
-from schuss.layers import parameter_count
 from schuss.optimizers import LBFGS, SGD, Optimizer
 from schuss.resources import available_threads
 

@@ -1,4 +1,6 @@
-"""Costs, the targets they take, dropout, noise, penalties and weights: right gradients, the reference's numbers, PyTorch's."""
+"""Costs, the targets they take, dropout, noise, penalties and weights: right gradients, the reference's numbers,
+PyTorch's.
+"""
 
 import numpy as np
 import pytest
@@ -122,7 +124,8 @@ def test_hundred_steps_are_those_of_pytorch(engine, name, loss, dtype, bound):
 
 
 def test_logits_far_from_zero_keep_their_cost(engine):
-    # z = 1000 x: e^z overflows and 1 - sigmoid(z) rounds to 0, but the costs are 1000 where the label is wrong, 0 where right.
+    # z = 1000 x: e^z overflows and 1 - sigmoid(z) rounds to 0, but the costs are 1000 where the label is wrong, 0 where
+    # right.
     for cost, layer in (("binary_cross_entropy", Dense(1, "sigmoid")), ("cross_entropy", Dense(2, "softmax"))):
         model = Network(1, [layer], seed=0, dtype="float32")
         model.parameters[:] = 0

@@ -1,4 +1,6 @@
-"""Checkpoints of trainings: the same bits as never having stopped, whatever happens; early stopping by a metric; going back."""
+"""Checkpoints of trainings: the same bits as never having stopped, whatever happens; early stopping by a metric; going
+back.
+"""
 
 import os
 import signal
@@ -44,7 +46,7 @@ def fresh(members=None):
     return Network(3, layers, seed=4) if members is None else Population(3, layers, members=members, seed=4)
 
 
-class Halt(Exception):
+class HaltError(Exception):
     pass
 
 
@@ -54,7 +56,7 @@ def killed_at(path, epoch):
     def callback(training, history):
         if training.epochs >= epoch:
             training.checkpoint(path)
-            raise Halt
+            raise HaltError
 
     return callback
 
@@ -71,7 +73,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_cut(engine, optimizer,
         expected = training.run(20, optimizer, early_stopping=stopping)
         average = training.averaged().parameters
     path = tmp_path / "run.checkpoint"
-    with Training(cut, X, Y, **options) as training, pytest.raises(Halt):
+    with Training(cut, X, Y, **options) as training, pytest.raises(HaltError):
         training.run(20, optimizer, early_stopping=stopping, callbacks=[killed_at(path, 5)])
     with Training.resume(path, X, Y, validation=HELD, engine=engine) as training:
         assert training.epochs >= 5
@@ -102,7 +104,7 @@ def test_a_checkpoint_between_runs_continues_the_optimizer(engine, tmp_path):
 
 
 def test_other_epochs_or_data_are_refused(tmp_path):
-    with Training(fresh(), X, Y) as training, pytest.raises(Halt):
+    with Training(fresh(), X, Y) as training, pytest.raises(HaltError):
         training.run(100, Adam(), callbacks=[killed_at(tmp_path / "c", 1)])
     for x, y in ((X[:-1], Y[:-1]), (X + 1, Y), (X, 2 * Y)):
         with pytest.raises(InputError, match="not those of the checkpoint"):
@@ -130,7 +132,7 @@ def test_damaged_checkpoints_are_refused(tmp_path):
         with pytest.raises(ModelFileError):
             Training.resume(tmp_path / "broken", X, Y)
     fresh().save(tmp_path / "model")
-    with pytest.raises(ModelFileError, match="not one written by Training.checkpoint"):
+    with pytest.raises(ModelFileError, match=r"not one written by Training\.checkpoint"):
         Training.resume(tmp_path / "model", X, Y)
     with pytest.raises(FileNotFoundError):
         Training.resume(tmp_path / "none", X, Y)
@@ -236,7 +238,7 @@ def test_a_metric_resumes_to_the_bit(tmp_path):
     whole = fresh(2)
     with Training(whole, X, Y, **options) as training:
         expected = training.run(60, Adam(0.05), early_stopping=stopping)
-    with Training(fresh(2), X, Y, **options) as training, pytest.raises(Halt):
+    with Training(fresh(2), X, Y, **options) as training, pytest.raises(HaltError):
         training.run(60, Adam(0.05), early_stopping=stopping, callbacks=[killed_at(tmp_path / "c", 9)])
     with Training.resume(tmp_path / "c", X, Y, validation=HELD) as training:
         history = training.run(60, Adam(0.05), early_stopping=stopping, resume=True)
@@ -312,7 +314,7 @@ def test_tensorboard_and_live_plot_get_every_record(tmp_path, monkeypatch):
     display = type(sys)("IPython.display")
     display.display = lambda figure, display_id: shown.append(figure) or type("Handle", (), {"update": shown.append})()
     shell = type(sys)("IPython")
-    shell.get_ipython = lambda: None
+    shell.get_ipython, shell.version_info = (lambda: None), (8, 0)
     monkeypatch.setitem(sys.modules, "IPython", shell)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 0.0)

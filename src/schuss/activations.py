@@ -24,8 +24,8 @@ LEAKY_SLOPE = 0.01
 class Activation:
     """A function of a layer, ``a = f(z)``: element-wise, or ``joint`` over the outputs of a sample, for the last layer only.
 
-    ``derivative`` takes the output a where ``reads == "a"``, so that z need not be kept, else the input z. A joint function has
-    none here: it is trained folded into a cost (costs.py).
+    ``derivative`` takes the output a where ``reads == "a"``, so that z need not be kept, else the input z. A joint
+    function has none here: it is trained folded into a cost (costs.py).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Ready-made callbacks of ``Training.run``: checkpoints, records in a file or for TensorBoard, a live plot.
 
-A callback is any ``f(training, history)``, called about ten times a second with what was recorded so far; it returns None, True to stop
-the run, or the numbers of members to retire.
+A callback is any ``f(training, history)``, called about ten times a second with what was recorded so far; it returns
+None, True to stop the run, or the numbers of members to retire.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class CSVLog:
 
 
 class TensorBoard:
-    """Write the records for TensorBoard into a folder, by its own writer (pip install tensorboardX, or PyTorch and tensorboard).
+    """Write the records for TensorBoard into a folder, by its own writer (pip install tensorboardX, or PyTorch and
+    tensorboard).
 
     For a population their medians. Raises SchussError where no writer is installed.
     """

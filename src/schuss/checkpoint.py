@@ -196,7 +196,9 @@ def _tensors(parameters: NDArray[Any], sizes: tuple[int, ...]) -> dict[str, NDAr
 
 
 def _dense(row: dict[str, Any]) -> Dense:
-    """Return the layer of a description; an initializer that was an array has left its mark in the weights, and is not kept."""
+    """Return the layer of a description; an initializer that was an array has left its mark in the weights, and is not
+    kept.
+    """
     initializer = None if row["initializer"] == "array" else str(row["initializer"])
     return Dense(row["units"], row["activation"], initializer=initializer, dropout=row.get("dropout", 0.0))
 

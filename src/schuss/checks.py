@@ -30,8 +30,8 @@ class EarlyStopping:
     """End a member once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs.
 
     The cost is looked at every ``record_every`` epochs of the run. restore_best: give the member, when the run ends for
-    whatever reason, the parameters that had the best value. metric: "cost", or a score of which more is better: "accuracy", "r2", or
-    a function of y and the outputs (n, dL) that returns a number.
+    whatever reason, the parameters that had the best value. metric: "cost", or a score of which more is better:
+    "accuracy", "r2", or a function of y and the outputs (n, dL) that returns a number.
 
     >>> EarlyStopping(patience=20)
     EarlyStopping(patience=20, min_delta=0.0, restore_best=True, metric='cost')
@@ -101,8 +101,8 @@ def _check_targets(cost: Cost, outputs: int, y: NDArray[Any], prefix: str, probl
         bad = ((y < 0) | (y > 1)).any(axis=1)
         if bad.any():
             problems.add(
-                f"cost='binary_cross_entropy' takes 0 and 1, or shares between; {name} holds {y[np.argmax(bad)].tolist()} in row "
-                f"{int(np.argmax(bad))}"
+                f"cost='binary_cross_entropy' takes 0 and 1, or shares between; {name} holds "
+                f"{y[np.argmax(bad)].tolist()} in row {int(np.argmax(bad))}"
             )
         one_class = bool((y == y[:1]).all())
     elif kind == "labels" and y.shape[1] == 1 and outputs > 1:
@@ -110,7 +110,8 @@ def _check_targets(cost: Cost, outputs: int, y: NDArray[Any], prefix: str, probl
         if bad.any():
             row = int(np.argmax(bad))
             problems.add(
-                f"labels must be whole numbers from 0 to {outputs - 1}, one class an output; {name} holds {y[row, 0]} in row {row}; "
+                f"labels must be whole numbers from 0 to {outputs - 1}, one class an output; {name} holds {y[row, 0]} "
+                f"in row {row}; "
                 "np.unique(y, return_inverse=True) numbers any labels"
             )
         one_class = bool((y == y[0]).all())
@@ -156,7 +157,8 @@ def weights_for(
         each = np.atleast_1d(np.asarray(class_weight, np.float64))
     if each.shape != (classes,) or not np.isfinite(each).all() or (each < 0).any():
         problems.add(
-            f'class_weight must be "balanced", or one number, not negative, for each of {classes} classes; got {class_weight!r}'
+            f'class_weight must be "balanced", or one number, not negative, for each of {classes} classes; '
+            f"got {class_weight!r}"
         )
         return weights
     each = as_weights(each[labels], "class_weight", n, kind, problems)
@@ -176,7 +178,7 @@ def validation_for(model: Model, validation: object, cost: Cost, problems: Probl
 def split_off(
     x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any]]:
-    """Return x, y, sample_weight of the rows to train on and (x, y) of a share of the rows, drawn by the seed, in their order.
+    """Return x, y, sample_weight of the rows to train on and (x, y) of a share of the rows, drawn by the seed.
 
     Raises InputError if that leaves either without rows.
     """
@@ -194,7 +196,7 @@ def split_off(
 
 
 def in_place(data: Data, given: ArrayLike, dtype: np.dtype[Any], asked: bool, problems: Problems) -> Data:
-    """Return data whose x is read where it is, if it is memory-mapped and larger than half of the free memory, or if asked."""
+    """Return data whose x is read where it is, if it is memory-mapped and larger than half of the free memory, or asked."""
     if not isinstance(given, np.memmap):
         if asked:
             problems.add('shuffle="blocks" is for memory-mapped x (numpy.memmap, or numpy.load with mmap_mode="r")')
@@ -204,8 +206,8 @@ def in_place(data: Data, given: ArrayLike, dtype: np.dtype[Any], asked: bool, pr
         return data
     if data.x.dtype != dtype or not data.x.flags.c_contiguous:
         problems.add(
-            f"x needs {data.x.size * dtype.itemsize / 1e9:.3g} GB and can only be read in place as a C-ordered array of {dtype}; got "
-            f"{data.x.dtype}; write it as such with numpy.lib.format.open_memmap"
+            f"x needs {data.x.size * dtype.itemsize / 1e9:.3g} GB and can only be read in place as a C-ordered array of "
+            f"{dtype}; got {data.x.dtype}; write it as such with numpy.lib.format.open_memmap"
         )
         return data
     weights = None if data.weights is None else np.array(data.weights, dtype)

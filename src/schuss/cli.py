@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import schuss
-from schuss import activations, limits, table_commands
+from schuss import activations, costs, limits, table_commands
 from schuss.console import print_table
 from schuss.engines import NAMES, cpu, list_engines
 from schuss.errors import InputError, SchussError
@@ -26,6 +26,7 @@ zero: evenly). --layers 32,16 --layers 8 tries both; --batch-size and --activati
 """
 
 _TRAIN_RULES = """\
+A numeric target is learned as a number, a text or true and false as classes; --classify takes numbers as classes, too.
 A numeric column becomes one feature, a missing value its median, marked by a second feature. A text column becomes one
 feature for each value, up to 100. Rows without a target, constant columns and texts with more values are left out, and named.
 The rows are split at random into training, validation (to stop early) and test; everything is standardised by the training
@@ -55,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser(
-        "train", help="learn a column of a table", description="Learn a numeric column of a table.", epilog=_TRAIN_RULES
+        "train",
+        help="learn a column of a table",
+        description="Learn a column of a table: numbers, or classes.",
+        epilog=_TRAIN_RULES,
     )
     train.set_defaults(command=table_commands.train)
     _add_table_arguments(train)
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--activation",
         default="tanh",
-        choices=list(activations.ACTIVATIONS),
+        choices=list(activations.ELEMENTWISE),
         help="of the hidden layers (default: %(default)s)",
     )
     train.add_argument("--epochs", type=int, default=2000, help="at most (default: %(default)s)")
@@ -74,9 +78,29 @@ def _parser() -> argparse.ArgumentParser:
         help="epochs without improvement on the validation rows (default: %(default)s)",
     )
     train.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: %(default)s)")
-    train.add_argument("--learning-rate", type=float, default=0.01, help="default: %(default)s")
+    train.add_argument("--classify", action="store_true", help="take a numeric target as classes")
+    train.add_argument(
+        "--cost",
+        default="quadratic",
+        choices=[name for name in costs.COSTS if name not in ("quantile", "binary_cross_entropy")],
+        help="what to minimise (default: %(default)s, or cross_entropy for classes)",
+    )
+    train.add_argument("--quantiles", metavar="LEVELS", help="learn quantiles instead, such as 0.1,0.5,0.9")
+    train.add_argument("--dropout", type=float, default=0.0, help="of the hidden layers (default: %(default)s)")
+    train.add_argument(
+        "--optimizer", default="sgd", choices=["sgd", "adam", "rmsprop", "lbfgs"], help="default: %(default)s"
+    )
+    train.add_argument(
+        "--learning-rate", type=float, help="default: 0.01 for sgd, 0.003 for adam and rmsprop; lbfgs has none"
+    )
     train.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
-    train.add_argument("--momentum", type=float, default=0.9, help="default: %(default)s")
+    train.add_argument("--momentum", type=float, default=0.9, help="of sgd and rmsprop (default: %(default)s)")
+    train.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="write all that a later --resume needs, again and again"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint, if it is there, to the same bits"
+    )
 
     sweep = commands.add_parser(
         "sweep",
@@ -113,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=table_commands.predict)
     predict.add_argument("model", type=Path, help="a file written by schuss train")
     predict.add_argument("table", help="a .csv or .parquet file with the columns of the training, in any order")
+    predict.add_argument("--probabilities", action="store_true", help="add a column of the probability of each class")
     predict.add_argument(
         "--output", type=Path, metavar="FILE", help="a .csv or .parquet file (default: CSV to standard output)"
     )
@@ -131,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(command=_bench)
     bench.add_argument("--layers", metavar="UNITS", help="hidden layers, such as 64,64, of a network of your own")
     bench.add_argument(
-        "--activation", default="tanh", choices=list(activations.ACTIVATIONS), help="default: %(default)s"
+        "--activation", default="tanh", choices=list(activations.ELEMENTWISE), help="default: %(default)s"
     )
     bench.add_argument("--inputs", type=int, default=16, help="default: %(default)s")
     bench.add_argument("--outputs", type=int, default=1, help="default: %(default)s")

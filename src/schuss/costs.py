@@ -1,7 +1,7 @@
 """The table of costs: value of a sample, its derivative, the last activation it is linked with, the targets it takes.
 
-A new cost is one row here and one pair of lines in ``engines/kernels/costs.h``. Costs with a link are computed from what goes into
-the last activation, the logit: exact where the activation itself has rounded to 0 or 1.
+A new cost is one row here and one pair of lines in ``engines/kernels/costs.h``. Costs with a link are computed from
+what goes into the last activation, the logit: exact where the activation itself has rounded to 0 or 1.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ Targets = Literal["numbers", "counts", "shares", "labels"]
 class Row:
     """A row of the table.
 
-    ``value(y, a, p)`` and ``derivative(y, a, p)`` map arrays (..., n, outputs) to the cost of each output and its derivative by a,
-    both (..., n, outputs); ``p`` (outputs,) is the option. link: the last activation that is folded into the cost, so that ``a`` is
-    its input; None: any element-wise activation, and ``a`` is its output. option: its name and default.
+    ``value(y, a, p)`` and ``derivative(y, a, p)`` map arrays (..., n, outputs) to the cost of each output and its
+    derivative by a, both (..., n, outputs); ``p`` (outputs,) is the option. link: the last activation that is folded
+    into the cost, so that ``a`` is its input; None: any element-wise activation, and ``a`` is its output. option: its
+    name and default.
     """
 
     name: str
@@ -67,12 +68,11 @@ class Cost:
 
     def value(self, y: Array, a: Array) -> Array:
         """Return the cost of each sample, (..., n), for targets y (n, columns) and outputs a (..., n, outputs)."""
-        values: Array = self.row.value(*self._arguments(y, a)).sum(axis=-1)
-        return values
+        return np.asarray(self.row.value(*self._arguments(y, a)).sum(axis=-1))
 
     def derivative(self, y: Array, a: Array) -> Array:
         """Return dc/da (n, outputs), a being the logit where the cost has a link."""
-        return self.row.derivative(*self._arguments(y, a))
+        return np.asarray(self.row.derivative(*self._arguments(y, a)))
 
     def _arguments(self, y: Array, a: Array) -> tuple[Array, Array, Array]:
         outputs = a.shape[-1]
@@ -96,15 +96,15 @@ class Cost:
 
 def _huber(y: Array, a: Array, p: Array) -> Array:
     near = np.minimum(np.abs(a - y), p)
-    return near * (np.abs(a - y) - 0.5 * near)
+    return np.asarray(near * (np.abs(a - y) - 0.5 * near))
 
 
 def _smooth(y: Array, p: Array) -> Array:
-    return y + p * (y.dtype.type(0.5) - y)
+    return np.asarray(y + p * (y.dtype.type(0.5) - y))
 
 
 def _shares(y: Array, p: Array) -> Array:
-    return y * (1 - p) + p / y.shape[-1]
+    return np.asarray(y * (1 - p) + p / y.shape[-1])
 
 
 def _log_softmax(z: Array) -> Array:

@@ -22,8 +22,8 @@ _FLAT = 1e-3  # of the steepest slope of sigmoid or tanh: below, a unit is satur
 class LayerState:
     """Numbers of one layer, each a float, or (members,) for a population.
 
-    weight_norm, gradient_norm: Euclidean. dead: the share of its units that are 0 for every sample (relu). saturated: the share of
-    its values where a sigmoid or tanh has less than a thousandth of its steepest slope.
+    weight_norm, gradient_norm: Euclidean. dead: the share of its units that are 0 for every sample (relu). saturated:
+    the share of its values where a sigmoid or tanh has less than a thousandth of its steepest slope.
     """
 
     weight_norm: Any

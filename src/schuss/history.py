@@ -23,9 +23,9 @@ class History:
     epoch: (records,) int64, 1-based, continuing over runs. cost: (records,) for a network, (records, members) for a
     population: the mean over the epoch's batches, each before its update, including the l2 term. validation_cost: of
     cost's shape, after the update, or None. diverged, stopped: {member: epoch} of those that left the finite numbers,
-    and of those that early stopping ended (a network is member 0). converged: {member: epoch} of those that an optimizer can improve
-    no further. restarted: {member: times} of those that went back after diverging. score: of cost's shape, the metric of early
-    stopping, or None. interrupted: whether Ctrl-C ended the run.
+    and of those that early stopping ended (a network is member 0). converged: {member: epoch} of those that an
+    optimizer can improve no further. restarted: {member: times} of those that went back after diverging. score: of
+    cost's shape, the metric of early stopping, or None. interrupted: whether Ctrl-C ended the run.
     """
 
     def __init__(self, members: int | None, validated: bool) -> None:
@@ -149,7 +149,8 @@ class History:
             axes.plot(self._epochs, middle, marker=marker, color=color, label=label)
             if self._members is not None:
                 axes.fill_between(self._epochs, low, high, color=color, alpha=0.25, linewidth=0)
-        axes.set(xlabel="epoch", ylabel="cost", yscale="log")
+        positive = all((row[np.isfinite(row)] > 0).all() for row in (*self._costs, *(self._validation or [])))
+        axes.set(xlabel="epoch", ylabel="cost", yscale="log" if positive else "linear")
         axes.grid(alpha=0.3)
         if self._costs:
             axes.legend()

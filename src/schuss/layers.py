@@ -22,9 +22,10 @@ class Dense:
     """Describe a fully connected layer, ``a = f(W a_prev + b)``.
 
     units: number of outputs, at least 1. activation: a name of the table (linear, sigmoid, tanh, relu, leaky_relu, elu,
-    gelu, silu, softplus, exp; softmax for the last layer). initializer: glorot, he, lecun, article, zeros, or an array of shape (units, inputs of the
-    layer); by default the one that suits the activation. dropout: the share of the outputs, in [0, 1), that each
-    training step sets to 0, scaling up the others; predictions use all (Srivastava et al., JMLR 2014).
+    gelu, silu, softplus, exp; softmax for the last layer). initializer: glorot, he, lecun, article, zeros, or an array
+    of shape (units, inputs of the layer); by default the one that suits the activation. dropout: the share of the
+    outputs, in [0, 1), that each training step sets to 0, scaling up the others; predictions use all (Srivastava et
+    al., JMLR 2014).
 
     Raises InputError for an unknown name, a number of units that is not a positive integer, or another dropout.
 

@@ -13,7 +13,9 @@ Metric = Callable[[Array, Array], float]
 
 
 def accuracy(y: Array, outputs: Array) -> float:
-    """Return the share of samples of the right class. outputs (n, k); y: labels (n, 1) or shares (n, k); one output: over 1/2."""
+    """Return the share of samples of the right class. outputs (n, k); y: labels (n, 1) or shares (n, k); one output:
+    over 1/2.
+    """
     if outputs.shape[1] == 1:
         return float(((outputs > 0.5) == (y > 0.5)).mean())
     labels = y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1)

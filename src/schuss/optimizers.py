@@ -82,8 +82,8 @@ class SGD(Optimizer):
         u <- momentum u - learning_rate g        b <- b + u
 
     nesterov: look ahead, ``W <- (1 - learning_rate weight_decay) W + momentum v - learning_rate G`` with the new v.
-    bias_momentum: False moves the biases by ``-learning_rate g`` alone, as the articles do. clip_norm: a gradient whose norm over
-    all parameters is larger is shortened to it; 0 never does.
+    bias_momentum: False moves the biases by ``-learning_rate g`` alone, as the articles do. clip_norm: a gradient whose
+    norm over all parameters is larger is shortened to it; 0 never does.
 
     The learning rate lives inside the velocity (Sutskever et al., ICML 2013; PyTorch's form differs when the rate
     changes). The decay never touches biases and does not pass through the velocity (Loshchilov and Hutter, ICLR 2019).
@@ -92,8 +92,8 @@ class SGD(Optimizer):
     >>> SGD(0.2, weight_decay=0.1 / 10_000, momentum=0.4).short()
     'SGD(learning_rate=0.2, weight_decay=1e-05, momentum=0.4)'
 
-    Each number may be an array of one value a member, or a schedule (``schuss.schedules``). Raises InputError for a learning rate
-    or weight decay that is negative or not finite, or a momentum outside [0, 1).
+    Each number may be an array of one value a member, or a schedule (``schuss.schedules``). Raises InputError for a
+    learning rate or weight decay that is negative or not finite, or a momentum outside [0, 1).
     """
 
     learning_rate: Any
@@ -135,8 +135,9 @@ class Adam(Optimizer):
         m <- beta1 m + (1 - beta1) G        s <- beta2 s + (1 - beta2) G^2
         W <- (1 - learning_rate weight_decay) W - learning_rate m' / (sqrt(s') + epsilon)
 
-    with m' = m / (1 - beta1^t), s' = s / (1 - beta2^t) at the t-th step. Biases do not decay. clip_norm: as for ``SGD``. Each number
-    may be an array of one value a member, or a schedule. Raises InputError for numbers out of range.
+    with m' = m / (1 - beta1^t), s' = s / (1 - beta2^t) at the t-th step. Biases do not decay. clip_norm: as for
+    ``SGD``. Each number may be an array of one value a member, or a schedule. Raises InputError for numbers out of
+    range.
 
     >>> Adam().short()
     'Adam()'
@@ -182,9 +183,10 @@ class RMSprop(Optimizer):
 class LBFGS(Optimizer):
     """The quasi-Newton method with limited memory, for full batches (Liu and Nocedal, 1989): an epoch is an iteration.
 
-    history: how many pairs of steps and gradient changes it remembers, from 1 to 100. tolerance: a member has converged once no
-    entry of its gradient is larger, or no step lowers its cost in the precision of its parameters (``history.converged``); may be an
-    array of one value a member. The line search holds the strong Wolfe conditions, with constants 1e-4 and 0.9.
+    history: how many pairs of steps and gradient changes it remembers, from 1 to 100. tolerance: a member has converged
+    once no entry of its gradient is larger, or no step lowers its cost in the precision of its parameters
+    (``history.converged``); may be an array of one value a member. The line search holds the strong Wolfe conditions,
+    with constants 1e-4 and 0.9.
 
     >>> LBFGS()
     LBFGS(history=10, tolerance=1e-08)
@@ -213,8 +215,8 @@ Segment = tuple[int, Optimizer]
 def schedule(epochs: int | Sequence[Segment], optimizer: Optimizer | None) -> list[Segment]:
     """Return the segments of a run: ``(epochs, optimizer)`` alone, or a list of such pairs as it was given.
 
-    Raises InputError when the two forms are mixed, a number of epochs is not a whole number of at least 0, an optimizer is none, or
-    optimizers of different classes follow each other.
+    Raises InputError when the two forms are mixed, a number of epochs is not a whole number of at least 0, an optimizer
+    is none, or optimizers of different classes follow each other.
     """
     if isinstance(epochs, Sequence) and not isinstance(epochs, str):
         if optimizer is not None:
@@ -249,7 +251,11 @@ def _number(name: str, value: Any, below: float) -> Number:
     if isinstance(value, KINDS):
         factors = checked_factors(name, value)
         base = _number(f"the base of {name}", value.base, np.inf)
-        _checked_range(name, np.multiply.outer(np.array([factors.min(), factors.max()]), np.atleast_1d(base)), below)
+        _checked_range(
+            name,
+            np.multiply.outer(np.array([factors.min(), factors.max()]), np.atleast_1d(np.asarray(base, np.float64))),
+            below,
+        )
         return replace(value, base=base)
     try:
         array = np.asarray(value, dtype=np.float64)

@@ -110,7 +110,8 @@ def bootstrap_weights(rows: NDArray[np.int64], keys: UInt32) -> NDArray[np.int64
 
 
 def noise_words(positions: NDArray[np.integer], units: NDArray[np.integer], seed: int, step: int, layer: int) -> UInt32:
-    """Return a random word for each sample, by its position in the batch of a step, and each unit of a layer: (samples, units).
+    """Return a random word for each sample, by its position in the batch of a step, and each unit of a layer: (samples,
+    units).
 
     Layer 0 is that of the inputs.
     """
@@ -130,7 +131,7 @@ def noise_words(positions: NDArray[np.integer], units: NDArray[np.integer], seed
     x ^= x >> np.uint32(15)
     x *= np.uint32(0x297A2D39)
     x ^= x >> np.uint32(16)
-    return x
+    return np.asarray(x)
 
 
 def dropout_mask(samples: int, units: int, seed: int, step: int, layer: int, share: float) -> NDArray[np.bool_]:
@@ -175,7 +176,8 @@ BLOCK_ROWS, WINDOW_BLOCKS = 4096, 16
 
 
 def permuted_by_blocks(index: NDArray[np.int64], n: int, keys: UInt32) -> NDArray[np.int64]:
-    """Return where a shuffle sends each entry of ``index`` that permutes blocks of rows, then the rows of a few blocks together.
+    """Return where a shuffle sends each entry of ``index`` that permutes blocks of rows, then the rows of a few blocks
+    together.
 
     Data that lie on a disk are read in pieces. The rows after the last whole block keep to themselves, at the end.
     """

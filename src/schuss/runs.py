@@ -1,4 +1,6 @@
-"""``Runner``: cuts the epochs of a run into chunks, records them, and does what early stopping, callbacks and divergence ask for."""
+"""``Runner``: cuts the epochs of a run into chunks, records them, and does what early stopping, callbacks and divergence
+ask for.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,8 @@ class Runner:
         resumed = self.now if resume else None
         if resumed is not None and resumed["epochs"] != total:
             raise InputError(
-                f"the run to resume was one of {resumed['epochs']} epochs, of which {self.epochs - resumed['begin']} are done; "
-                f"got {total}; pass the same epochs and optimizer"
+                f"the run to resume was one of {resumed['epochs']} epochs, of which {self.epochs - resumed['begin']} are "
+                f"done; got {total}; pass the same epochs and optimizer"
             )
         begin = self.epochs if resumed is None else int(resumed["begin"])
         self.now = {"begin": begin, "epochs": total}
@@ -254,7 +256,7 @@ class Runner:
         steps: int,
         history: History,
     ) -> None:
-        """Run members that diverged in this chunk again from their snapshots, at half the learning rate, until they do not."""
+        """Run members that diverged in this chunk again from their snapshots, at half the learning rate."""
         while not isinstance(optimizer, LBFGS):
             fate = self.session.read("fate")
             lost = (fate == DIVERGED) & (self.session.read("fate_epoch") >= first_epoch)

@@ -1,7 +1,8 @@
 """Schedules: a hyper-parameter that changes over a run, as a base value times a factor of the progress.
 
-Any number of an optimizer may be one: ``Adam(Cosine(0.01, warmup=0.05))``. The base may be one value a member; the factor is shared.
-Progress is 0 at the first step of a run, or of its segment in a list of (epochs, optimizer), and grows evenly to just below 1.
+Any number of an optimizer may be one: ``Adam(Cosine(0.01, warmup=0.05))``. The base may be one value a member; the
+factor is shared. Progress is 0 at the first step of a run, or of its segment in a list of (epochs, optimizer), and
+grows evenly to just below 1.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Cosine:
-    """From ``base`` down to ``base * end`` along half a cosine (Loshchilov and Hutter, ICLR 2017), after a linear ``warmup``, a
-    share of the run.
+    """From ``base`` down to ``base * end`` along half a cosine (Loshchilov and Hutter, ICLR 2017), after a linear
+    ``warmup``, a share of the run.
 
     >>> Cosine(0.1).factors(np.array([0.0, 0.5])).round(6).tolist()
     [1.0, 0.5]
@@ -102,7 +103,7 @@ class Segments:
     def factors(self, progress: Array) -> Array:
         """Return the factor at each progress, of its shape."""
         at, factors = np.array(sorted(self.points), np.float64).T
-        return np.interp(progress, at, factors)
+        return np.asarray(np.interp(progress, at, factors))
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss import checkpoint, sweeps
+from schuss import checkpoint, costs, sweeps
+from schuss.callbacks import Checkpoint
 from schuss.candidates import Range
 from schuss.checks import EarlyStopping, Model
 from schuss.console import print_table
+from schuss.costs import Cost
 from schuss.errors import InputError
 from schuss.layers import Dense
 from schuss.network import Network
-from schuss.optimizers import SGD
+from schuss.optimizers import LBFGS, SGD, Adam, Optimizer, RMSprop
 from schuss.training import Training
 
 if TYPE_CHECKING:
@@ -30,43 +32,93 @@ Array = NDArray[Any]
 EXIT_INTERRUPTED = 130
 
 
+RATES = {"sgd": 0.01, "adam": 0.003, "rmsprop": 0.003}
+"""The learning rates that ``schuss train`` takes where none is given."""
+
+
 def train(options: argparse.Namespace) -> int:
     """Run ``schuss train``; return the exit status."""
-    hidden = hidden_layers(options.layers, options.activation)
-    prepared = _prepare(options)
+    hidden = hidden_layers(options.layers, options.activation, options.dropout)
+    cost, levels, optimizer = _objective(options)
+    prepared = _prepare(options, learns_classes=True, cost=cost, levels=levels)
     training, validation, test, encoding = prepared.training, prepared.validation, prepared.test, prepared.encoding
     model_path, picture_path = prepared.model_path, prepared.model_path.with_suffix(".png")
+    if encoding.classes is not None:
+        cost = costs.resolve("cross_entropy")
+        last = Dense(len(encoding.classes), "softmax")
+    else:
+        last = Dense(len(levels or (1,)), cost.row.link or "linear")
 
     x, y = encoding.x(training), encoding.y(training)
-    network = Network(x.shape[1], [*hidden, Dense(1)], seed=options.seed)
-    optimizer = SGD(options.learning_rate, options.weight_decay, options.momentum)
+    network = Network(x.shape[1], [*hidden, last], seed=options.seed)
     print(
         f"{len(x)} rows to learn from, {len(validation)} to validate, {len(test)} to test; {x.shape[1]} features; {network!r}"
     )
     started = time.perf_counter()
-    with Training(
-        network,
-        x,
-        y,
-        engine=options.engine,
-        batch_size=options.batch_size,
-        validation=(encoding.x(validation), encoding.y(validation)),
-        seed=options.seed,
-    ) as session:
+    with _opened(options, network, x, y, cost, (encoding.x(validation), encoding.y(validation))) as session:
         history = session.run(
-            options.epochs, optimizer, early_stopping=EarlyStopping(options.patience), progress=sys.stderr.isatty()
+            options.epochs,
+            optimizer,
+            early_stopping=EarlyStopping(options.patience),
+            progress=sys.stderr.isatty(),
+            callbacks=[Checkpoint(options.checkpoint, every=10)] if options.checkpoint else [],
+            resume=options.resume,
         )
-        engine = session.engine
+        engine, model = session.engine, session.model
     seconds = time.perf_counter() - started
-    checkpoint.save(network, model_path, extra={"encoding": encoding.to_dict()})
+    checkpoint.save(model, model_path, extra={"encoding": encoding.to_dict()})
     history.plot(picture_path)
     print(f"{history!r} in {seconds:.2f} s on {engine}")
-    _print_errors(_test_errors(network, encoding, training, test), options.target)
+    if encoding.classes is not None:
+        _print_scores(model, encoding, training, test)
+    elif levels is not None:
+        _print_coverage(model, encoding, test)
+    else:
+        _print_errors(_test_errors(model, encoding, training, test), options.target)
     print(f"model: {model_path}\nlearning curve: {picture_path}")
     if history.interrupted:
         print("interrupted: what was learned until then is in the model", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _objective(options: argparse.Namespace) -> tuple[Cost, tuple[float, ...] | None, Optimizer]:
+    """Return the cost, the levels of its quantiles or None, and the optimizer that the options ask for."""
+    levels = None
+    if options.quantiles:
+        try:
+            levels = tuple(float(part) for part in options.quantiles.split(","))
+        except ValueError:
+            raise InputError(f"--quantiles must be like 0.1,0.5,0.9; got {options.quantiles!r}") from None
+    cost = costs.Quantile(levels) if levels else costs.resolve(options.cost)
+    if options.resume and not options.checkpoint:
+        raise InputError("--resume goes on from a checkpoint; name it by --checkpoint FILE")
+    if options.optimizer == "lbfgs":
+        return cost, levels, LBFGS()
+    rate = RATES[options.optimizer] if options.learning_rate is None else options.learning_rate
+    numbers = {"learning_rate": rate, "weight_decay": options.weight_decay}
+    if options.optimizer == "adam":
+        return cost, levels, Adam(**numbers)
+    kind = SGD if options.optimizer == "sgd" else RMSprop
+    return cost, levels, kind(**numbers, momentum=options.momentum)
+
+
+def _opened(
+    options: argparse.Namespace, network: Network, x: Array, y: Array, cost: Cost, validation: tuple[Array, Array]
+) -> Training:
+    """Return the training, as a checkpoint left it if it is to go on from one."""
+    if options.resume and options.checkpoint.exists():
+        return Training.resume(options.checkpoint, x, y, validation=validation, engine=options.engine)
+    return Training(
+        network,
+        x,
+        y,
+        cost=cost,
+        engine=options.engine,
+        batch_size=None if options.optimizer == "lbfgs" else options.batch_size,
+        validation=validation,
+        seed=options.seed,
+    )
 
 
 @dataclass(frozen=True)
@@ -80,18 +132,38 @@ class _Prepared:
     model_path: Path
 
 
-def _prepare(options: argparse.Namespace) -> _Prepared:
+def _prepare(
+    options: argparse.Namespace,
+    learns_classes: bool = False,
+    cost: Cost = costs.COSTS["quadratic"],
+    levels: tuple[float, ...] | None = None,
+) -> _Prepared:
     """Read and split the table and learn its encoding; print what was left out. Nothing is written yet."""
     from schuss import tables
 
     model_path = options.model or Path(Path(options.table).stem + ".safetensors")
     if not model_path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(model_path.parent)!r} to write the model to")
-    table, dropped = tables.rows_with_target(tables.read_table(options.table), options.target)
+    table = tables.read_table(options.table)
+    classes = None
+    if learns_classes and (options.classify or not tables.is_number(table, options.target)):
+        table, dropped, classes = tables.rows_with_class(table, options.target)
+        if cost.name != "quadratic" and not cost.classifies:
+            raise InputError(
+                f"column {options.target!r} is learned as classes, by cross-entropy; leave out --cost and --quantiles"
+            )
+    else:
+        table, dropped = tables.rows_with_target(table, options.target)
+        if cost.classifies:
+            raise InputError(
+                f"--cost {cost.name} is for classes; add --classify if the numbers in {options.target!r} are some"
+            )
     training, validation, test = (table[rows] for rows in _split(len(table), options))
     if training[options.target].n_unique() < 2:
         raise InputError(f"column {options.target!r} is constant in the training rows; there is nothing to learn")
-    encoding, notes = tables.Encoding.learn(training, options.target, options.ignore)
+    encoding, notes = tables.Encoding.learn(
+        training, options.target, options.ignore, classes, scaled=cost.row.targets == "numbers", levels=levels
+    )
     if dropped:
         notes.append(f"{dropped} rows without a value in {options.target!r} are left out")
     for note in notes:
@@ -163,13 +235,13 @@ def _batch(text: str) -> int | None:
         raise InputError(f"--batch-size must be like 32, or 32,128,full; got {text!r}") from None
 
 
-def hidden_layers(text: str, activation: str) -> list[Dense]:
+def hidden_layers(text: str, activation: str, dropout: float = 0.0) -> list[Dense]:
     """Return the layers of a text such as 32,16."""
     try:
         units = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise InputError(f"--layers must be numbers of units such as 32,16; got {text!r}") from None
-    return [Dense(count, activation) for count in units]
+    return [Dense(count, activation, dropout=dropout) for count in units]
 
 
 def _split(rows: int, options: argparse.Namespace) -> list[list[int]]:
@@ -197,8 +269,45 @@ def _test_errors(model: Model, encoding: Encoding, training: Any, test: Any) -> 
     return {
         "network": encoding.prediction(_outputs(model, test_x)[0]) - observed,
         "linear least squares": encoding.prediction((with_one(test_x) @ coefficients)[:, None]) - observed,
-        "mean of the training rows": encoding.target_mean - observed,
+        "mean of the training rows": encoding.prediction(y[:, None]).mean() - observed,
     }
+
+
+def _print_scores(model: Model, encoding: Encoding, training: Any, test: Any) -> None:
+    """Print accuracy and log loss on the test rows: of the network, least squares on the classes, and the most frequent
+    class.
+    """
+    x, y, test_x = encoding.x(training), encoding.y(training).astype(int), encoding.x(test)
+    observed, classes = encoding.y(test).astype(int), encoding.classes or ()
+    shares = np.bincount(y, minlength=len(classes)) / len(y)
+    one_hot = np.eye(len(classes))[y]
+    coefficients = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), one_hot, rcond=None)[0]
+    probabilities = _outputs(model, test_x)[0].astype(np.float64)
+    predicted = {
+        "network": (probabilities.argmax(axis=1), probabilities),
+        "linear least squares": ((np.hstack([test_x, np.ones((len(test_x), 1))]) @ coefficients).argmax(axis=1), None),
+        "most frequent class": (np.full(len(test_x), shares.argmax()), np.tile(shares, (len(test_x), 1))),
+    }
+    rows = []
+    for name, (labels, chances) in predicted.items():
+        loss = "-"
+        if chances is not None:
+            loss = f"{-np.log(np.maximum(chances[np.arange(len(labels)), observed], 1e-15)).mean():.4g}"
+        rows.append((name, f"{(labels == observed).mean():.1%}", loss))
+    title = f"{len(classes)} classes of {encoding.target} on {len(test)} test rows"
+    print_table(title, ("prediction by", "accuracy", "log loss"), rows)
+
+
+def _print_coverage(model: Model, encoding: Encoding, test: Any) -> None:
+    """Print the share of the test rows below each predicted quantile."""
+    quantiles = encoding.predictions(_outputs(model, encoding.x(test))[0])
+    observed = encoding.prediction(encoding.y(test)[:, None])
+    rows = [
+        (f"{level:g}", f"{(observed <= values).mean():.3f}", f"{values.mean():.4g}")
+        for level, values in zip(encoding.levels or (), quantiles.values(), strict=True)
+    ]
+    columns = ("level", "share of the rows at or below", "mean")
+    print_table(f"quantiles of {encoding.target} on {len(test)} test rows", columns, rows)
 
 
 def _outputs(model: Model, x: Array) -> tuple[Array, Array | None]:
@@ -234,7 +343,9 @@ def predict(options: argparse.Namespace) -> int:
     for note in encoding.unseen(table):
         print(f"note: {note}", file=sys.stderr)
     outputs, deviation = _outputs(model, x)
-    columns = {encoding.target: encoding.prediction(outputs)}
+    if options.probabilities and encoding.classes is None:
+        raise InputError(f"--probabilities is for classes; {str(options.model)!r} predicts numbers")
+    columns = encoding.predictions(outputs, options.probabilities)
     if deviation is not None:
         columns[f"{encoding.target} deviation"] = deviation[:, 0] * encoding.target_deviation
     tables.write_table(columns, options.output)

@@ -4,7 +4,7 @@ The rules: a numeric or boolean column becomes one feature, a missing value its 
 was missing (if any was, in the rows learned from). A text or categorical column becomes one feature for each value seen; a
 missing value counts as a value of its own, and a value not seen before is none of them. Columns that are constant, or text
 with more than 100 values, are left out; dates and nested columns are refused. Features and target are standardised to mean
-0 and deviation 1 over the rows learned from.
+0 and deviation 1 over the rows learned from; classes are numbered in the order of their names.
 """
 
 from __future__ import annotations
@@ -58,10 +58,23 @@ class Encoding:
     feature_deviation: tuple[float, ...]
     target_mean: float
     target_deviation: float
+    classes: tuple[str, ...] | None = None
+    levels: tuple[float, ...] | None = None
 
     @classmethod
-    def learn(cls, table: pl.DataFrame, target: str, ignored: Sequence[str] = ()) -> tuple[Self, list[str]]:
+    def learn(
+        cls,
+        table: pl.DataFrame,
+        target: str,
+        ignored: Sequence[str] = (),
+        classes: tuple[str, ...] | None = None,
+        scaled: bool = True,
+        levels: tuple[float, ...] | None = None,
+    ) -> tuple[Self, list[str]]:
         """Return the encoding of a table's rows, and notes on the columns left out.
+
+        classes: of the target, if they are to be told apart. scaled: standardise a numeric target. levels: of the
+        quantiles that are learned instead of its mean.
 
         Raises InputError for columns that cannot be used, or if none is left.
         """
@@ -76,7 +89,7 @@ class Encoding:
         if not columns:
             raise InputError(f"no column is left to predict {target!r} from: {'; '.join(notes) or 'there is no other'}")
         features = np.stack([f for column in columns for f in column.encode(table[column.name])], axis=1)
-        y = _numbers(table[target])
+        y = _numbers(table[target]) if scaled and classes is None else np.array([0.0])
         deviation = features.std(axis=0)
         encoding = cls(
             target=target,
@@ -85,6 +98,8 @@ class Encoding:
             feature_deviation=tuple(np.where(deviation > 0, deviation, 1.0).tolist()),
             target_mean=float(y.mean()),
             target_deviation=float(y.std()) or 1.0,
+            classes=classes,
+            levels=levels,
         )
         return encoding, notes
 
@@ -102,12 +117,30 @@ class Encoding:
         return (features - self.feature_mean) / self.feature_deviation
 
     def y(self, table: pl.DataFrame) -> Array:
-        """Return the standardised target (rows,)."""
+        """Return the standardised target (rows,), or the numbers of the classes."""
+        if self.classes is not None:
+            number = {label: float(code) for code, label in enumerate(self.classes)}
+            return np.array([number[label] for label in table[self.target].cast(pl.String)])
         return (_numbers(table[self.target]) - self.target_mean) / self.target_deviation
 
     def prediction(self, outputs: NDArray[Any]) -> Array:
         """Return outputs (rows, 1) of the network in the units of the target (rows,)."""
         return outputs[:, 0].astype(np.float64) * self.target_deviation + self.target_mean
+
+    def predictions(self, outputs: NDArray[Any], probabilities: bool = False) -> dict[str, Any]:
+        """Return the columns that outputs (rows, dL) of the network predict: the target, or its quantiles or class.
+
+        probabilities: a column of each class's probability, too.
+        """
+        if self.levels is not None:
+            values = outputs.astype(np.float64) * self.target_deviation + self.target_mean
+            return {f"{self.target} {level:g}": values[:, number] for number, level in enumerate(self.levels)}
+        if self.classes is None:
+            return {self.target: self.prediction(outputs)}
+        columns: dict[str, Any] = {self.target: [self.classes[code] for code in outputs.argmax(axis=1)]}
+        if probabilities:
+            columns |= {f"P({label})": outputs[:, code] for code, label in enumerate(self.classes)}
+        return columns
 
     def unseen(self, table: pl.DataFrame) -> list[str]:
         """Return a note for every column with values that were not there in training."""
@@ -157,14 +190,45 @@ def read_table(path: str | os.PathLike[str]) -> pl.DataFrame:
         raise InputError(f"{str(source)!r} cannot be read as a table: {reason}{hint}") from error
 
 
-def rows_with_target(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, int]:
-    """Return the rows whose target is there, and how many were dropped; raise InputError if it cannot be learned."""
+def is_number(table: pl.DataFrame, target: str) -> bool:
+    """Return whether the target is numeric; raise InputError if the table has no such column."""
     if target not in table.columns:
         raise InputError(f"the table has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
-    if not _is_number(table[target]):
+    return _is_number(table[target]) and table[target].dtype != pl.Boolean
+
+
+def rows_with_class(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
+    """Return the rows whose class is there, how many were dropped, and the classes; raise InputError if they cannot be
+    learned.
+    """
+    is_number(table, target)
+    kept = table.filter(table[target].is_not_null())
+    if table[target].dtype.is_float():
+        kept = kept.filter(~kept[target].is_nan())
+    elif not (
+        table[target].dtype.is_integer() or table[target].dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean)
+    ):
+        raise InputError(f"column {target!r} holds {table[target].dtype}, which names no classes; make it a text")
+    classes = tuple(str(label) for label in kept[target].unique().sort().cast(pl.String))
+    if len(kept) < 10 or len(classes) < 2:
         raise InputError(
-            f"column {target!r} holds {table[target].dtype}, not numbers: that would be a classification, which is not there "
-            f"yet; pass a numeric target"
+            f"column {target!r} has {len(classes)} class{'es' * (len(classes) != 1)} in {len(kept)} rows; at least 2 "
+            f"classes and 10 rows are needed to learn and test"
+        )
+    if len(classes) > MOST_CATEGORIES:
+        raise InputError(
+            f"column {target!r} has {len(classes)} different values, more than {MOST_CATEGORIES} classes; if it "
+            "holds numbers, learn it without --classify"
+        )
+    return kept, len(table) - len(kept), classes
+
+
+def rows_with_target(table: pl.DataFrame, target: str) -> tuple[pl.DataFrame, int]:
+    """Return the rows whose target is there, and how many were dropped; raise InputError if it cannot be learned."""
+    if not is_number(table, target):
+        raise InputError(
+            f"column {target!r} holds {table[target].dtype}, not numbers; schuss train learns its classes, "
+            "a sweep does not yet"
         )
     numbers = _numbers(table[target])
     if np.isinf(numbers).any():

@@ -46,24 +46,25 @@ class Training:
     """Train a model on data: all buffers are made here, once, and freed by ``release`` or at the end of the block.
 
     model: a Network or a Population; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one
-    column; for "cross_entropy" labels 0..k-1 (n,) or a share for each class (n, k). Arrays may be of any real dtype and order; they
-    are packed, once for all members and a block at a time, into the model's dtype. A memory-mapped x larger than half of the free
-    memory is read where it is, and shuffled by blocks. ``cost()`` reads the given arrays again.
+    column; for "cross_entropy" labels 0..k-1 (n,) or a share for each class (n, k). Arrays may be of any real dtype and
+    order; they are packed, once for all members and a block at a time, into the model's dtype. A memory-mapped x larger
+    than half of the free memory is read where it is, and shuffled by blocks. ``cost()`` reads the given arrays again.
 
     cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples; "absolute", "huber", "quantile", "poisson",
     "binary_cross_entropy", "cross_entropy", or one of ``schuss.costs`` with an option, such as Quantile((0.1, 0.9)).
     l2, l1: add l2 / (2 S) sum W^2 + l1 / S sum |W| to the training cost, S being the sum of the weights of a batch (l2 is the
-    ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine: "auto", "cpu" or
-    "reference". batch_size: samples of a step; None or n for full batches. shuffle: draw a new order of the samples for every epoch,
-    by ``seed``; full batches need none; "member": an order for each member, by its own seed too; "blocks": shuffle blocks of rows, and
-    the rows of a few blocks together, of a memory-mapped x read in place. bootstrap: resample the data for each member, by ``seed``
-    and its own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
-    validation: (x, y) to evaluate after recorded epochs, or a share of the rows to hold out, drawn by ``seed``. sample_weight: (n,),
-    none negative. class_weight: "balanced", a dictionary of labels, or one number a class; it multiplies sample_weight.
-    input_noise: the standard deviation of noise on x, new in each step. average: the decay of a moving average of the parameters
-    (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters; "restart" goes back to its last good state, with
-    half the learning rate. threads: None means the smallest of affinity, cgroup quota and OMP_NUM_THREADS; the result has the same
-    bits for any number.
+    ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine:
+    "auto", "cpu" or "reference". batch_size: samples of a step; None or n for full batches. shuffle: draw a new order
+    of the samples for every epoch, by ``seed``; full batches need none; "member": an order for each member, by its own
+    seed too; "blocks": shuffle blocks of rows, and the rows of a few blocks together, of a memory-mapped x read in
+    place. bootstrap: resample the data for each member, by ``seed`` and its own: each sample's weight is multiplied
+    with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006). validation: (x, y) to evaluate after
+    recorded epochs, or a share of the rows to hold out, drawn by ``seed``. sample_weight: (n,), none negative.
+    class_weight: "balanced", a dictionary of labels, or one number a class; it multiplies sample_weight. input_noise:
+    the standard deviation of noise on x, new in each step. average: the decay of a moving average of the parameters
+    (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters; "restart" goes back to its last
+    good state, with half the learning rate. threads: None means the smallest of affinity, cgroup quota and
+    OMP_NUM_THREADS; the result has the same bits for any number.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 
@@ -185,9 +186,10 @@ class Training:
     ) -> Self:
         """Return a training as it was when ``checkpoint`` wrote a file; the data must be the same.
 
-        ``training.run(epochs, optimizer, resume=True)`` with the arguments of the run that was cut off goes on with it, and gives the
-        bits of a run that was never cut off. ``training.model`` is the model. Raises FileNotFoundError; ModelFileError for a file that
-        is damaged or no checkpoint; InputError for data that are not those of the checkpoint.
+        ``training.run(epochs, optimizer, resume=True)`` with the arguments of the run that was cut off goes on with it,
+        and gives the bits of a run that was never cut off. ``training.model`` is the model. Raises FileNotFoundError;
+        ModelFileError for a file that is damaged or no checkpoint; InputError for data that are not those of the
+        checkpoint.
         """
         saved = training_file.read(path)
         training = cls(
@@ -228,12 +230,12 @@ class Training:
         """Train for some epochs and return what was recorded.
 
         epochs: a number, with an optimizer; or a schedule, a list of (epochs, optimizer) pairs run one after the other.
-        The optimizer's state and shuffles continue over runs: ``run(2, o); run(3, o)`` gives the bits of ``run(5, o)``, unless
-        numbers of the optimizer are schedules, which go through their course in each run.
-        early_stopping: needs validation data. record_every: epochs between two records; the last is always recorded.
-        progress: show a bar. callbacks: each ``f(training, history)`` is called about ten times a second; it returns
-        None, True to stop, or the members to retire (``schuss.callbacks`` has some ready). resume: go on with the run that a
-        checkpoint was written in, given the same epochs and optimizer; the history returned begins where that run began. Where there
+        The optimizer's state and shuffles continue over runs: ``run(2, o); run(3, o)`` gives the bits of ``run(5, o)``,
+        unless numbers of the optimizer are schedules, which go through their course in each run. early_stopping: needs
+        validation data. record_every: epochs between two records; the last is always recorded. progress: show a bar.
+        callbacks: each ``f(training, history)`` is called about ten times a second; it returns None, True to stop, or
+        the members to retire (``schuss.callbacks`` has some ready). resume: go on with the run that a checkpoint was
+        written in, given the same epochs and optimizer; the history returned begins where that run began. Where there
         is no such run, a new one begins.
 
         Ctrl-C ends the run after the current chunk; what was learned and recorded is kept, and ``history.interrupted``
@@ -276,9 +278,9 @@ class Training:
     def checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that ``Training.resume`` needs to go on as if nothing had happened, but the data.
 
-        The file holds parameters, the optimizer's state, the position in the run, random keys and the history; callbacks may call
-        this during a run (``schuss.callbacks.Checkpoint`` does). It is written beside its place, synced and renamed: a process killed
-        on the way, or a full disk, leaves the older file whole. Raises OSError.
+        The file holds parameters, the optimizer's state, the position in the run, random keys and the history;
+        callbacks may call this during a run (``schuss.callbacks.Checkpoint`` does). It is written beside its place,
+        synced and renamed: a process killed on the way, or a full disk, leaves the older file whole. Raises OSError.
         """
         with self._guard.exclusive():
             training_file.write(
@@ -288,8 +290,8 @@ class Training:
     def averaged(self) -> Model:
         """Return a copy of the model with the moving average of its parameters.
 
-        The average of a member begins as its first parameters; after its t-th step it becomes d average + (1 - d) parameters, d
-        being the smaller of ``average`` and (1 + t) / (10 + t). Raises InputError without ``average=``.
+        The average of a member begins as its first parameters; after its t-th step it becomes d average + (1 - d)
+        parameters, d being the smaller of ``average`` and (1 + t) / (10 + t). Raises InputError without ``average=``.
         """
         with self._guard.exclusive():
             if not self._plan.average:
@@ -299,7 +301,8 @@ class Training:
             return copy
 
     def diagnose(self) -> list[diagnostics.LayerState]:
-        """Return for each layer the norms of its weights and of its gradient, and the shares of its units that are dead or saturated.
+        """Return for each layer the norms of its weights and of its gradient, and the shares of its units that are dead
+        or saturated.
 
         Of the samples of the first batch, at most 1000 for the units; for a population each number is an array (members,).
         """

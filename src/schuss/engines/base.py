@@ -55,12 +55,12 @@ class Data:
 class Plan:
     """All that an engine needs to know before it allocates; no optimizer.
 
-    sizes: d0..dL. activations: of training; where the cost has a link, the last is linear and gives logits. dropout: (L,), of the
-    outputs of each layer. input_noise: standard deviation. columns: of y. l2, l1: (members,). batch_size: samples of a step; the
-    last step of an epoch may have fewer. order: of the samples, "given", "shuffled" or "blocks". shuffle_seeds, noise_seeds:
-    (members,), of the shuffles, and of dropout and noise. bootstrap_keys: (members, 4), of each member's resampling, or None.
-    average: the decay of the moving average of the parameters, or 0. threads: how many may work; it never changes a bit of the
-    result.
+    sizes: d0..dL. activations: of training; where the cost has a link, the last is linear and gives logits. dropout:
+    (L,), of the outputs of each layer. input_noise: standard deviation. columns: of y. l2, l1: (members,). batch_size:
+    samples of a step; the last step of an epoch may have fewer. order: of the samples, "given", "shuffled" or "blocks".
+    shuffle_seeds, noise_seeds: (members,), of the shuffles, and of dropout and noise. bootstrap_keys: (members, 4), of
+    each member's resampling, or None. average: the decay of the moving average of the parameters, or 0. threads: how
+    many may work; it never changes a bit of the result.
     """
 
     sizes: tuple[int, ...]
@@ -160,7 +160,9 @@ class Session(Protocol):
     """An engine at work on one training. All arrays are made when it is opened and freed by ``release``."""
 
     def begin(self, watch: Watch, optimizer: Optimizer) -> None:
-        """Start a run: let members that had stopped or converged go on; make fresh state for an optimizer of another class."""
+        """Start a run: let members that had stopped or converged go on; make fresh state for an optimizer of another
+        class.
+        """
 
     def advance(
         self, first_step: int, steps: int, optimizer: Optimizer, progress: tuple[int, int]
@@ -184,9 +186,9 @@ class Session(Protocol):
     def read(self, name: str) -> Array:
         """Return a copy of a state; its first axis is empty where the optimizer has none.
 
-        parameters, velocity, square (the mean square of the gradient), average, best (members, p); fate, fate_epoch, kept_pairs
-        (members,); progress (members, 6): cost and weight of the epoch so far, best validation cost, its epoch, steps of the
-        optimizer, steps averaged; pairs (members, history, 2, p).
+        parameters, velocity, square (the mean square of the gradient), average, best (members, p); fate, fate_epoch,
+        kept_pairs (members,); progress (members, 6): cost and weight of the epoch so far, best validation cost, its
+        epoch, steps of the optimizer, steps averaged; pairs (members, history, 2, p).
         """
 
     def write(self, name: str, value: Array) -> None:

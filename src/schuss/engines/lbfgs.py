@@ -47,7 +47,8 @@ def line_search(
 ) -> tuple[float, float]:
     """Return the accepted step, 0 if none lowers the cost, and the step that was evaluated last.
 
-    cost, slope: at t = 0. first: the first t to try. noise: how far costs may differ by rounding alone. evaluate(t) returns both.
+    cost, slope: at t = 0. first: the first t to try. noise: how far costs may differ by rounding alone. evaluate(t)
+    returns both.
     """
     low = high = Point(0.0, cost, slope)
     t, bracketed = first, False

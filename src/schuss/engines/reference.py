@@ -89,7 +89,9 @@ def update(
     step: int,
     optimizer: Optimizer,
 ) -> tuple[Array, Array, Array]:
-    """Return the parameters after a step, the ``step``-th from 1, and the new state; only the first ``weights`` entries decay."""
+    """Return the parameters after a step, the ``step``-th from 1, and the new state; only the first ``weights`` entries
+    decay.
+    """
     eta, decay, mu, rho, epsilon, clip = (float(rate) for rate in rates)
     as_type = parameters.dtype.type
     if clip > 0:
@@ -306,9 +308,12 @@ class ReferenceSession:
                 sums[BEST_COST], sums[BEST_EPOCH] = costs[member], epoch
                 if len(state["best"]):
                     state["best"][member] = state["parameters"][member]
-            elif watch.patience is not None and epoch - sums[BEST_EPOCH] >= watch.patience:
-                if state["fate"][member] == RUNNING:
-                    state["fate"][member], state["fate_epoch"][member] = STOPPED, epoch
+            elif (
+                watch.patience is not None
+                and epoch - sums[BEST_EPOCH] >= watch.patience
+                and state["fate"][member] == RUNNING
+            ):
+                state["fate"][member], state["fate_epoch"][member] = STOPPED, epoch
         return costs
 
     def _validation_cost(self, member: int) -> float:

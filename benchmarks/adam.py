@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-from cpu import PAUSE, RESULTS, processor
+from cpu import RESULTS, processor
 
 from schuss import SGD, Adam, Dense, Network, Training
 from schuss.engines import cpu
 from schuss.resources import available_threads
 
 RATE, SEEDS = 1e-3, 10
+PAUSE = 0.5  # seconds before a turn: threads of some peers spin on when their work is done, and our steps are microseconds
 
 
 @dataclass(frozen=True)

@@ -227,3 +227,83 @@ def test_an_absent_engine_says_why(monkeypatch, capsys):
     monkeypatch.setenv("SCHUSS_INSTRUCTION_SET", "mmx")
     assert main(["engines"]) == 0
     assert "'mmx' is not available" in capsys.readouterr().out
+
+
+# -- classes, quantiles, optimizers, checkpoints -----------------------------------------------------------------------------
+
+WINE = ROOT / "examples" / "wine.csv"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "lbfgs"])
+def test_classes_are_learned_and_predicted(optimizer, capsys):
+    assert train(str(WINE), "--target", "cultivar", "--optimizer", optimizer) == 0
+    printed = capsys.readouterr().out
+    assert "most frequent class" in printed
+    assert "log loss" in printed
+    assert main(["predict", "wine.safetensors", str(WINE), "--probabilities", "--output", "out.csv"]) == 0
+    predicted, observed = pl.read_csv("out.csv"), pl.read_csv(WINE)["cultivar"]
+    assert (predicted["cultivar"] == observed).mean() > 0.95
+    chances = predicted.select("P(first)", "P(second)", "P(third)").to_numpy()
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-5)
+    assert [("first", "second", "third")[k] for k in chances.argmax(axis=1)] == predicted["cultivar"].to_list()
+
+
+def test_numbers_and_truth_values_may_be_classes():
+    rows = table(200).with_columns(grade=(pl.col("Größe") / 4).floor().cast(pl.Int64) * 10, big=pl.col("value") > 5)
+    rows.write_parquet("t.parquet")
+    for target, more in (("grade", ["--classify"]), ("big", [])):
+        assert train("t.parquet", "--target", target, *more, "--optimizer", "adam") == 0
+        assert main(["predict", "t.safetensors", "t.parquet", "--output", "out.parquet"]) == 0
+        predicted = pl.read_parquet("out.parquet")[target].to_list()
+        assert np.mean([str(a).lower() == b for a, b in zip(rows[target].to_list(), predicted, strict=True)]) > 0.8
+
+
+def test_quantiles_are_columns():
+    assert train(str(DIABETES), "--target", "progression", "--quantiles", "0.1,0.9", "--optimizer", "adam") == 0
+    assert main(["predict", "diabetes.safetensors", str(DIABETES), "--output", "out.csv"]) == 0
+    found = pl.read_csv("out.csv")
+    assert found.columns == ["progression 0.1", "progression 0.9"]
+    inside = pl.read_csv(DIABETES)["progression"].is_between(found["progression 0.1"], found["progression 0.9"])
+    assert 0.6 < inside.mean() < 0.95
+
+
+def test_counts_are_learned_by_poisson():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=500)
+    pl.DataFrame({"x": x, "count": rng.poisson(np.exp(2 * x))}).write_csv("t.csv")
+    assert train("t.csv", "--target", "count", "--cost", "poisson", "--optimizer", "adam") == 0
+    pl.DataFrame({"x": [0.0, 1.0]}).write_csv("new.csv")
+    assert main(["predict", "t.safetensors", "new.csv", "--output", "out.csv"]) == 0
+    np.testing.assert_allclose(pl.read_csv("out.csv")["count"], [1, np.exp(2)], rtol=0.35)
+
+
+def test_a_checkpoint_is_written_and_resumed():
+    arguments = (str(DIABETES), "--target", "progression", "--optimizer", "adam", "--checkpoint", "c", "--resume")
+    assert train(*arguments, "--epochs", "50", "--model", "first.safetensors") == 0
+    assert Path("c").exists()
+    assert train(*arguments, "--epochs", "50", "--model", "second.safetensors") == 0
+    assert Path("second.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "cultivar", "--cost", "huber"], "is learned as classes, by cross-entropy; leave out --cost"),
+        (["--target", "ash", "--cost", "cross_entropy"], "is for classes; add --classify"),
+        (["--target", "ash", "--classify", "--resume"], "--resume goes on from a checkpoint; name it by --checkpoint"),
+        (["--target", "ash", "--quantiles", "0.5,high"], "--quantiles must be like"),
+        (["--target", "ash", "--quantiles", "0.5,2"], "quantile levels must be inside"),
+        (["--target", "ash", "--dropout", "1"], "dropout must be a share"),
+        (["--target", "proline", "--classify"], "different values, more than 100 classes"),
+    ],
+)
+def test_objectives_that_do_not_fit_are_named(arguments, message, capsys):
+    assert train(str(WINE), *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(Path().glob("*.safetensors"))
+
+
+def test_probabilities_of_numbers_are_refused(capsys):
+    assert train(str(DIABETES), "--target", "progression", "--epochs", "2") == 0
+    assert main(["predict", "diabetes.safetensors", str(DIABETES), "--probabilities"]) == 2
+    assert "--probabilities is for classes" in capsys.readouterr().err

@@ -38,6 +38,17 @@ def test_the_examples_of_the_guide_to_populations(tmp_path, monkeypatch):
     assert Path("sweep.png").exists()
 
 
+def test_the_examples_of_the_guide_to_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    blocks = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "training.md").read_text(), re.DOTALL)
+    for code in [*blocks, blocks[2]]:  # the long run a second time: it finds its checkpoint
+        exec(compile(code, "training.md", "exec"), scope)
+    assert (scope["probabilities"].argmax(axis=1) == scope["labels"]).mean() > 0.9
+    assert scope["history"].epoch[-1] >= 50
+    assert len(Path("run.csv").read_text().splitlines()) > 1
+
+
 def test_the_example_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

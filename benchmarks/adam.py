@@ -12,6 +12,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 import numpy as np
 from cpu import RESULTS, processor
@@ -21,7 +22,9 @@ from schuss.engines import cpu
 from schuss.resources import available_threads
 
 RATE, SEEDS = 1e-3, 10
-PAUSE = 0.5  # seconds before a turn: threads of some peers spin on when their work is done, and our steps are microseconds
+PAUSE = (
+    0.5  # seconds before a turn: threads of some peers spin on when their work is done, and our steps are microseconds
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def with_torch(job):
     torch.set_num_threads(available_threads())
     sizes = (job.x.shape[1], *job.hidden, job.classes or 1)
     layers = []
-    for fan_in, units in zip(sizes, sizes[1:], strict=False):
+    for fan_in, units in pairwise(sizes):
         layers += [torch.nn.Linear(fan_in, units), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers[:-1])
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
@@ -144,7 +147,13 @@ def main():
     rng = np.random.default_rng(0)
     x4, x20 = rng.random((10_000, 4), np.float32), rng.random((10_000, 20), np.float32)
     jobs = [
-        Job("regression, scikit-learn's defaults: 4-100-1, 10 000 samples, batch 200", (100,), 200, x4, np.sin(x4.sum(1))),
+        Job(
+            "regression, scikit-learn's defaults: 4-100-1, 10 000 samples, batch 200",
+            (100,),
+            200,
+            x4,
+            np.sin(x4.sum(1)),
+        ),
         Job("regression, 20-256-256-1, 10 000 samples, batch 256", (256, 256), 256, x20, np.sin(x20.sum(1))),
         Job("digits: 64-100-10, 1797 samples, batch 200", (100,), 200, *digits()),
     ]
@@ -167,11 +176,19 @@ def main():
     lines += [
         "",
         f"Test accuracy on digits, {SEEDS} splits and seeds, 200 epochs each: schuss {ours.mean():.4f}, scikit-learn "
-        f"{theirs.mean():.4f}; difference {difference.mean():+.4f} (standard error {difference.std(ddof=1) / SEEDS**0.5:.4f}).",
+        f"{theirs.mean():.4f}; difference {difference.mean():+.4f} (standard error "
+        f"{difference.std(ddof=1) / SEEDS**0.5:.4f}).",
     ]
     training = Training(jobs[1].network(), x20, jobs[1].y, batch_size=256)
-    ways = {"SGD": SGD(0.01), "SGD, momentum": SGD(0.01, momentum=0.9), "Adam": Adam(RATE), "Adam, clipped": Adam(clip_norm=1.0)}
-    runs = {name: (lambda epochs, way=way: training.run(epochs, way, record_every=epochs)) for name, way in ways.items()}
+    ways = {
+        "SGD": SGD(0.01),
+        "SGD, momentum": SGD(0.01, momentum=0.9),
+        "Adam": Adam(RATE),
+        "Adam, clipped": Adam(clip_norm=1.0),
+    }
+    runs = {
+        name: (lambda epochs, way=way: training.run(epochs, way, record_every=epochs)) for name, way in ways.items()
+    }
     found = measure(runs, options.turns, options.seconds)
     shares = ", ".join(f"{name} {found[name]:.2f} ms ({found[name] / found['SGD'] - 1:+.1%})" for name in ways)
     lines += ["", f"Optimizers on 20-256-256-1, batch 256, an epoch: {shares}.", ""]

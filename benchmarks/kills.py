@@ -2,8 +2,9 @@
 
     python benchmarks/kills.py                      # about three minutes; a line in benchmarks/results/kills.md
 
-A child process trains and checkpoints after every chunk of two milliseconds; it is killed (SIGKILL) after a random time, its checkpoint
-is read, and it is started again, until the run is finished; then another run begins. The model of each must be that of an undisturbed run.
+A child process trains and checkpoints after every chunk of two milliseconds; it is killed (SIGKILL) after a random
+time, its checkpoint is read, and it is started again, until the run is finished; then another run begins. The model of
+each must be that of an undisturbed run.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from cpu import RESULTS, processor
 
-from schuss import training_file
+from schuss import load, training_file
 
 CHILD = """
 import sys, numpy as np
@@ -55,7 +56,7 @@ def main():
         started = time.perf_counter()
         subprocess.run([sys.executable, str(script), str(whole)], check=True, stdout=subprocess.DEVNULL)
         undisturbed = time.perf_counter() - started
-        expected = whole.with_suffix(".model").read_bytes()
+        expected = load(whole.with_suffix(".model")).parameters.tobytes()
         kills = runs = read = left = 0
         while kills < options.kills:
             path = Path(folder) / f"run{runs}"
@@ -76,12 +77,14 @@ def main():
                     subprocess.run([sys.executable, str(script), str(path)], check=True, stdout=subprocess.DEVNULL)
                     break
             runs += 1
-            if path.with_suffix(".model").read_bytes() != expected:
+            if load(path.with_suffix(".model")).parameters.tobytes() != expected:
                 raise SystemExit(f"run {runs} ended with other bits")
             left = len(list(Path(folder).glob(".*.part")))
     text = (
-        f"{kills} kills of {runs} runs (undisturbed: {undisturbed:.1f} s each): {read} checkpoints read between, all whole; every run ended "
-        f"with the bits of the undisturbed one; {left} unfinished temporary files were left beside them.\n"
+        f"{kills} kills of {runs} runs (undisturbed: {undisturbed:.1f} s each): {read} checkpoints read "
+        f"between, all whole; every run "
+        f"ended with the bits of the undisturbed one; {left} unfinished "
+        "temporary files were left beside them.\n"
     )
     print(text)
     head = f"# Kills while checkpointing\n\n{date.today()}, {processor()}, Python {platform.python_version()}; "

@@ -92,7 +92,7 @@ def test_notes_name_what_is_left_out(capsys):
         (b"a,value\n1,2\n", "1 rows with a value"),
         (b"a,b\n1,2\n", "no column 'value'; it has 'a', 'b'"),
         (b"a,value\n" + b"1,5\n" * 30, "'value' is constant"),
-        (b"a,value\n" + b"1,yes\n2,no\n" * 30, "classification, which is not there"),
+        (b"a,value\n" + b"1,yes\n2,yes\n" * 30, "1 class in 60 rows; at least 2 classes"),
         (b"a,value\n" + b"1,2\n1,3\n" * 30, "no column is left"),
         (b"value\n" + b"1\n2\n" * 30, "no column is left"),
         ("größe,value\n1,2\n2,3\n".encode("latin-1") * 10, "UTF-8"),
@@ -301,6 +301,11 @@ def test_objectives_that_do_not_fit_are_named(arguments, message, capsys):
     assert train(str(WINE), *arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(Path().glob("*.safetensors"))
+
+
+def test_a_sweep_refuses_classes_and_says_what_learns_them(capsys):
+    assert main(["sweep", str(WINE), "--target", "cultivar"]) == 2
+    assert "schuss train learns its classes" in capsys.readouterr().err
 
 
 def test_probabilities_of_numbers_are_refused(capsys):

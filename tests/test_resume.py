@@ -178,7 +178,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
     else:
         subprocess.run([*command, str(path)], check=True)
     assert kills > 0
-    assert path.with_suffix(".model").read_bytes() == (tmp_path / "whole.model").read_bytes()
+    models = [schuss.load(one.with_suffix(".model")) for one in (path, tmp_path / "whole")]
+    assert models[0].parameters.tobytes() == models[1].parameters.tobytes()
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):

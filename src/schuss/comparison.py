@@ -28,6 +28,7 @@ _RESAMPLES = 4000
 class Setting:
     """One way to train: the layers, the optimizer, the batch size (None: all samples) and the l2 term.
 
+    >>> from schuss import SGD
     >>> Setting([Dense(8, "tanh"), Dense(1)], SGD(0.1), batch_size=32)
     Setting([Dense(8, 'tanh'), Dense(1)], SGD(learning_rate=0.1), batch_size=32)
     """
@@ -110,6 +111,7 @@ def compare(
     Raises InputError for arguments that do not fit, before any work.
 
     >>> import numpy as np
+    >>> from schuss import SGD
     >>> x = np.linspace(-1, 1, 64)[:, None]
     >>> layers = [Dense(8, "tanh"), Dense(1)]
     >>> plain, moving = Setting(layers, SGD(0.1)), Setting(layers, SGD(0.1, momentum=0.9))

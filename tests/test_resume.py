@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from schuss import (
     Population,
     RMSprop,
     Training,
+    training_file,
 )
 from schuss.callbacks import Checkpoint, CSVLog, LivePlot, TensorBoard
 from schuss.errors import SchussError
@@ -138,6 +140,7 @@ def test_damaged_checkpoints_are_refused(tmp_path):
         Training.resume(tmp_path / "none", X, Y)
 
 
+EPOCHS = 8000
 SCRIPT = """
 import sys, numpy as np
 from pathlib import Path
@@ -161,23 +164,21 @@ training.model.save(path.with_suffix(".model"))
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
     # The 200 kills of the benchmark (benchmarks/kills.py) run the same script; here a few.
     script = tmp_path / "job.py"
-    script.write_text(SCRIPT.replace("EPOCHS", "2000"))
+    script.write_text(SCRIPT.replace("EPOCHS", str(EPOCHS)))
     command = [sys.executable, str(script)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True)
-    rng, kills = np.random.default_rng(0), 0
+    rng = np.random.default_rng(0)
     path = tmp_path / "killed"
-    for _ in range(30):
+    for kill in range(4):
         process = subprocess.Popen([*command, str(path)])
-        try:
-            process.wait(0.25 + rng.uniform(0, 0.4))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    else:
-        subprocess.run([*command, str(path)], check=True)
-    assert kills > 0
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.01)
+        with pytest.raises(subprocess.TimeoutExpired):  # it trains for seconds
+            process.wait(0.3 * (kill > 0) + rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert training_file.read(path).description["run"]["epochs"] == EPOCHS
+    subprocess.run([*command, str(path)], check=True)
     models = [schuss.load(one.with_suffix(".model")) for one in (path, tmp_path / "whole")]
     assert models[0].parameters.tobytes() == models[1].parameters.tobytes()
 

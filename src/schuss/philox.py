@@ -24,8 +24,7 @@ UInt64 = NDArray[np.uint64]
     STREAM_BOOTSTRAP,
     STREAM_MEMBER_NOISE,
     STREAM_NOISE,
-    STREAM_SPLIT,
-) = range(9)
+) = range(8)
 
 _ROUND_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))

@@ -21,6 +21,7 @@ struct Totals { // over samples: of w c(y, a), and of w
 template <class T> class Scheme {
 public:
   virtual ~Scheme() = default;
+  virtual const char *name() const = 0;
   virtual int tile_panels() const = 0; // what the buffers of a thread must hold
   virtual int rounds(const Batch &) const = 0;
   virtual int items(const Batch &, int round) const = 0;

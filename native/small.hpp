@@ -68,6 +68,7 @@ public:
       for (int j = 0; j < shape.sizes[l + 1]; j += rows) blocks_.push_back({l, j, std::min(rows, shape.sizes[l + 1] - j)});
     }
   }
+  const char *name() const override { return "small"; }
   int tile_panels() const override { return 1; }
   int rounds(const Batch &) const override { return 1; }
   int items(const Batch &batch, int) const override { return int((batch.count + item_samples - 1) / item_samples); }

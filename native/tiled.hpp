@@ -25,6 +25,7 @@ public:
     totals_.resize(groups_);
     slices_ = slices_of(shape);
   }
+  const char *name() const override { return "tiled"; }
   int tile_panels() const override { return tile_panels_; }
   int rounds(const Batch &) const override { return 1; }
   int items(const Batch &, int) const override { return groups_; }

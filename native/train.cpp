@@ -61,6 +61,8 @@ void schuss_gradient(schuss_session *session, int64_t step, double *costs, void 
 }
 void *schuss_state(schuss_session *session, int32_t which, int64_t *bytes) { return session->state(which, bytes); }
 
+const char *schuss_scheme(schuss_session *session, int32_t *threads) { return session->scheme(threads); }
+
 int32_t schuss_predict(const schuss_network *network, const void *parameters, int64_t members, const void *x, int64_t samples,
                        int32_t threads, void *outputs) try {
   if (network->element == 4)

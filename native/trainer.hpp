@@ -21,6 +21,7 @@ struct schuss_session {
   virtual void restore_best() = 0;
   virtual void gradient(int64_t step, double *costs, void *gradients) = 0;
   virtual void *state(int32_t which, int64_t *bytes) = 0;
+  virtual const char *scheme(int32_t *threads) const = 0;
 };
 
 template <class T> class Trainer final : public schuss_session {
@@ -126,6 +127,11 @@ public:
     case 7: return shown(pairs_);
     default: return shown(kept_pairs_);
     }
+  }
+
+  const char *scheme(int32_t *threads) const override {
+    *threads = threads_;
+    return teams_[0].work->name();
   }
 
 private:

@@ -27,6 +27,7 @@ public:
       blocks_.push_back({l, 0, 0, 0, no});
     }
   }
+  const char *name() const override { return "wide"; }
   int tile_panels() const override { return 1; }
   int rounds(const Batch &batch) const override { return int((panels_of(batch) + round_panels_ - 1) / round_panels_); }
   int items(const Batch &batch, int round) const override {

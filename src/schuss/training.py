@@ -53,8 +53,9 @@ class Training:
     cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples; "absolute", "huber", "quantile", "poisson",
     "binary_cross_entropy", "cross_entropy", or one of ``schuss.costs`` with an option, such as Quantile((0.1, 0.9)).
     l2, l1: add l2 / (2 S) sum W^2 + l1 / S sum |W| to the training cost, S being the sum of the weights of a batch (l2 is the
-    ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine:
-    "auto", "cpu" or "reference". batch_size: samples of a step; None or n for full batches. shuffle: draw a new order
+    ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine: "auto",
+    "cpu", "cuda", "cuda:1", "opencl", "opencl:1", "reference", or a description with options, such as
+    ``schuss.engines.CUDA(1, path="step")``; ``explain()`` says what was made of it. batch_size: samples of a step; None or n for full batches. shuffle: draw a new order
     of the samples for every epoch, by ``seed``; full batches need none; "member": an order for each member, by its own
     seed too; "blocks": shuffle blocks of rows, and the rows of a few blocks together, of a memory-mapped x read in
     place. bootstrap: resample the data for each member, by ``seed`` and its own: each sample's weight is multiplied
@@ -87,7 +88,7 @@ class Training:
         cost: str | Cost = "quadratic",
         l2: ArrayLike = 0.0,
         l1: ArrayLike = 0.0,
-        engine: str = "auto",
+        engine: str | engines.Engine = "auto",
         batch_size: int | None = None,
         shuffle: bool | Literal["member", "blocks"] = True,
         bootstrap: bool = False,
@@ -128,7 +129,7 @@ class Training:
         problems.raise_if_any()
 
         self.model = model
-        self.engine = engines.choose(engine)
+        described = engines.resolve(engine)
         check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
         own_shuffle = philox.member_shuffle_seeds(model.seeds, number)
         linked = (*model.activations[:-1], activations.resolve("linear")) if row.row.link else model.activations
@@ -167,7 +168,8 @@ class Training:
         self._data, self._held_out = data, held_out
         self._single = isinstance(model, Network)
         self._guard = Guard()
-        self._session = engines.open_session(self.engine, self._plan, parameters, data, held_out)
+        chosen, self._session = engines.open_session(described, self._plan, parameters, data, held_out)
+        self.engine = str(chosen)
         self._runner = Runner(self._session, self._plan, on_divergence == "restart")
         self._history: History | None = None  # of the run that is not finished
 
@@ -181,7 +183,7 @@ class Training:
         validation: tuple[ArrayLike, ArrayLike] | float | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Any = None,
-        engine: str = "auto",
+        engine: str | engines.Engine = "auto",
         threads: int | None = None,
     ) -> Self:
         """Return a training as it was when ``checkpoint`` wrote a file; the data must be the same.
@@ -342,6 +344,18 @@ class Training:
         with self._guard.exclusive():
             value, gradient = self._session.value_and_gradient(0)
             return (float(value[0]), gradient[0]) if self._single else (value, gradient)
+
+    def explain(self) -> str:
+        """Return in a few lines which engine works here, how it cuts a step, and what memory it has taken.
+
+        >>> import numpy as np
+        >>> from schuss import Dense, Network, Training
+        >>> with Training(Network(1, [Dense(1)]), np.ones((3, 1)), np.ones(3), engine="reference") as training:
+        ...     print(training.explain())
+        reference: NumPy, one member after the other, a matrix product for each layer
+        """
+        with self._guard.exclusive():
+            return f"{self.engine}: {self._session.explain()}"
 
     def revive(self, members: Iterable[int] | None = None) -> None:
         """Let members that diverged go on from their last finite parameters, with fresh optimizer state.

@@ -2,17 +2,83 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from schuss.activations import Activation
-from schuss.engines import cpu, reference
+from schuss.engines import cpu, cuda, opencl, reference
 from schuss.engines.base import Data, Plan, Session
+from schuss.engines.gpu import PATHS, GpuSession
 from schuss.errors import EngineError, InputError, unknown_name
+from schuss.layers import weight_count
 
-NAMES = ("cpu", "reference")
+NAMES = ("cpu", "cuda", "opencl", "reference")
+
+_GPU_WORK = 20_000_000
+"""Floating-point operations of a step from which "auto" takes a GPU: docs/engines.md."""
+
+
+@dataclass(frozen=True)
+class CPU:
+    """The native kernels on this machine's processor; ``engine="cpu"``."""
+
+    def __str__(self) -> str:
+        return "cpu"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """NumPy; ``engine="reference"``."""
+
+    def __str__(self) -> str:
+        return "reference"
+
+
+@dataclass(frozen=True)
+class CUDA:
+    """An NVIDIA GPU; ``engine="cuda"`` or ``"cuda:1"``.
+
+    device: its number. path: how steps are cut, "grid", "epochs", "step" or "layers" (docs/engines.md), None for the one
+    that should be fastest.
+    """
+
+    device: int = 0
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_device(self.device, self.path)
+
+    def __str__(self) -> str:
+        return f"cuda:{self.device}"
+
+
+@dataclass(frozen=True)
+class OpenCL:
+    """A device of OpenCL, GPUs first; ``engine="opencl"`` or ``"opencl:1"``. device, path: as for ``CUDA``."""
+
+    device: int = 0
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_device(self.device, self.path)
+
+    def __str__(self) -> str:
+        return f"opencl:{self.device}"
+
+
+Engine = CPU | CUDA | OpenCL | Reference
+_DESCRIPTIONS: dict[str, Callable[..., Engine]] = {"cpu": CPU, "cuda": CUDA, "opencl": OpenCL, "reference": Reference}
+
+
+def _check_device(device: object, path: object) -> None:
+    if isinstance(device, bool) or not isinstance(device, int) or device < 0:
+        raise InputError(f"device must be a whole number, at least 0; got {device!r}")
+    if path is not None and path not in PATHS:
+        raise InputError(unknown_name("path", path, PATHS))
 
 
 @dataclass(frozen=True)
@@ -29,42 +95,95 @@ def list_engines() -> list[EngineInfo]:
     """Return every engine, available or with the reason why not, and its devices.
 
     >>> [info.name for info in list_engines()]
-    ['cpu', 'reference']
+    ['cpu', 'cuda', 'opencl', 'reference']
     """
-    try:
-        native = EngineInfo("cpu", True, "", cpu.devices())
-    except EngineError as error:
-        native = EngineInfo("cpu", False, str(error), ())
-    return [native, EngineInfo("reference", True, "", ("NumPy",))]
+    found = []
+    for name, devices in (("cpu", cpu.devices), ("cuda", cuda.devices), ("opencl", opencl.devices)):
+        try:
+            found.append(EngineInfo(name, True, "", devices()))
+        except EngineError as error:
+            found.append(EngineInfo(name, False, str(error), ()))
+    return [*found, EngineInfo("reference", True, "", ("NumPy",))]
 
 
-def choose(engine: str) -> str:
-    """Return the engine's name for a name or "auto": the native kernels where they were built, else the reference.
+def resolve(engine: str | Engine) -> Engine | None:
+    """Return the description for a name such as "cuda:1", or a description as it is; None for "auto".
 
     Raises InputError for an unknown name, and EngineError, with the reason, for an engine that is absent.
     """
     if engine == "auto":
-        return "cpu" if list_engines()[0].available else "reference"
-    if not isinstance(engine, str) or engine not in NAMES:
+        return None
+    if isinstance(engine, str):
+        name, colon, number = engine.partition(":")
+        numbered = name in ("cuda", "opencl")
+        if name not in NAMES or (colon and not (numbered and number.isdecimal() and number.isascii())):
+            raise InputError(
+                unknown_name("engine", engine, ["auto", "cpu", "cuda", "cuda:1", "opencl", "opencl:1", "reference"])
+            )
+        engine = _DESCRIPTIONS[name](int(number)) if colon else _DESCRIPTIONS[name]()
+    if not isinstance(engine, Engine):
         raise InputError(unknown_name("engine", engine, ["auto", *NAMES]))
-    if engine == "cpu":
+    if isinstance(engine, CPU):
         cpu.library()  # raises EngineError with the reason
+    elif isinstance(engine, CUDA | OpenCL):
+        module = cuda if isinstance(engine, CUDA) else opencl
+        found = module.devices()
+        if engine.device >= len(found):
+            raise EngineError(f"there is no device {engine}; there are {len(found)}: {'; '.join(found)}")
     return engine
 
 
+def _host() -> Engine:
+    """Return the native kernels where they were built, else the reference."""
+    try:
+        cpu.library()
+    except EngineError:
+        return Reference()
+    return CPU()
+
+
+def choose(plan: Plan) -> Engine:
+    """Return the engine that "auto" means for a plan: a GPU of CUDA for much work a step, else this machine's processor."""
+    work = 6.0 * weight_count(plan.sizes) * plan.batch_size * plan.members
+    if work >= _GPU_WORK and cuda.is_available():
+        return CUDA()
+    return _host()
+
+
 def open_session(
-    engine: str, plan: Plan, parameters: NDArray[Any], data: Data, validation: Data | None = None
-) -> Session:
-    """Return a session of a chosen engine on ``parameters`` (members, p), which it may use as its own memory."""
-    if engine == "cpu":
-        return cpu.NativeSession(plan, parameters, data, validation)
-    return reference.ReferenceSession(plan, parameters, data, validation)
+    engine: Engine | None, plan: Plan, parameters: NDArray[Any], data: Data, validation: Data | None = None
+) -> tuple[Engine, Session]:
+    """Return a session on ``parameters`` (members, p), which it may use as its own memory, and the engine that it is of.
+
+    engine: None for "auto", which falls back to the processor, with a warning, if the GPU refuses the work.
+    """
+    chosen = choose(plan) if engine is None else engine
+    try:
+        return chosen, _opened(chosen, plan, parameters, data, validation)
+    except EngineError as error:
+        if engine is not None or not isinstance(chosen, CUDA):
+            raise
+        warnings.warn(f"{error}; training goes on on the processor (engine='cpu')", RuntimeWarning, stacklevel=3)
+    chosen = _host()
+    return chosen, _opened(chosen, plan, parameters, data, validation)
+
+
+def _opened(engine: Engine, plan: Plan, parameters: NDArray[Any], data: Data, validation: Data | None) -> Session:
+    match engine:
+        case CPU():
+            return cpu.NativeSession(plan, parameters, data, validation)
+        case CUDA(device, path):
+            return GpuSession(cuda.CudaQueue(device), plan, parameters, data, validation, path)
+        case OpenCL(device, path):
+            return GpuSession(opencl.OpenCLQueue(device), plan, parameters, data, validation, path)
+        case Reference():
+            return reference.ReferenceSession(plan, parameters, data, validation)
 
 
 def predict(
     parameters: NDArray[Any], sizes: tuple[int, ...], activations: tuple[Activation, ...], x: NDArray[Any]
 ) -> NDArray[Any]:
     """Return the outputs (members, n, dL) for parameters (members, p) and C-ordered x (n, d0) of the same dtype."""
-    if choose("auto") == "cpu":
+    if isinstance(_host(), CPU):
         return cpu.predict(parameters, sizes, activations, x)
     return reference.predict(parameters, sizes, activations, x)

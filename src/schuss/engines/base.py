@@ -194,5 +194,8 @@ class Session(Protocol):
     def write(self, name: str, value: Array) -> None:
         """Replace a state that ``read`` names and that is there."""
 
+    def explain(self) -> str:
+        """Return in a few lines how a step is cut, what works on it, and what memory it takes."""
+
     def release(self) -> None:
         """Free everything; the session cannot be used again."""

@@ -86,6 +86,11 @@ class _Optimizer(ctypes.Structure):
 
 
 _KINDS = ("sgd", "nesterov", "adam", "rmsprop", "lbfgs")
+_SCHEMES = {
+    "small": "small batches: units across the lanes of a vector, the gradient fused with the update",
+    "tiled": "narrow layers: a tile of samples runs through the whole network in the first caches",
+    "wide": "wide layers: first the samples are shared between threads, then the weights",
+}
 _ORDERS = ("given", "shuffled", "blocks")
 _STATES: tuple[tuple[str, Any], ...] = (
     ("velocity", None),
@@ -113,6 +118,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_restore_best": (None, (c_void_p,)),
     "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
     "schuss_state": (c_void_p, (c_void_p, c_int32, POINTER(c_int64))),
+    "schuss_scheme": (c_char_p, (c_void_p, POINTER(c_int32))),
     "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
     "schuss_limit": (c_double, (c_int32, c_int32, c_int32, c_double)),
 }
@@ -350,6 +356,12 @@ class NativeSession:
     def write(self, name: str, value: Array) -> None:
         """Replace a state (see ``Session``)."""
         self._state(name)[...] = value
+
+    def explain(self) -> str:
+        """Return how the steps are cut (see ``Session``)."""
+        threads = c_int32()
+        scheme = self._library.schuss_scheme(self._handle, byref(threads)).decode()
+        return f"{_SCHEMES[scheme]}; {threads.value} thread{'s' * (threads.value != 1)}, {level()}"
 
     def release(self) -> None:
         """Free the native memory (see ``Session``)."""

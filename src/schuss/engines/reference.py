@@ -212,6 +212,10 @@ class ReferenceSession:
             masks.append(kept * plan.dtype.type(1 / (1 - share)))
         return x, data.y[rows], w, masks
 
+    def _cost_and_gradient(self, member: int, step: int, parameters: Array) -> tuple[float, Array]:
+        x, y, w, masks = self._batch(member, step)
+        return cost_and_gradient(self._plan, member, parameters, x, y, w, masks)
+
     def _fail(self, member: int, step: int, fate: int = DIVERGED) -> None:
         self._state["fate"][member] = fate
         self._state["fate_epoch"][member] = step // self._plan.steps_per_epoch + 1
@@ -253,19 +257,18 @@ class ReferenceSession:
     def _iterate(self, member: int, step: int, rates: Array) -> None:
         """Take one iteration of L-BFGS."""
         plan, state = self._plan, self._state
-        x, y, w, _ = self._batch(member, step)
         parameters, pairs = state["parameters"][member].copy(), state["pairs"][member]
         kept = int(state["kept_pairs"][member])
         found: dict[float, tuple[Array, Array]] = {}
 
         def evaluate(t: float) -> tuple[float, float]:
             trial = parameters + parameters.dtype.type(t) * aim
-            value, slopes = cost_and_gradient(plan, member, trial, x, y, w)
+            value, slopes = self._cost_and_gradient(member, step, trial)
             found[t] = trial, slopes
             return value, float(slopes @ aim)
 
         with np.errstate(all="ignore"):
-            cost, gradient = cost_and_gradient(plan, member, parameters, x, y, w)
+            cost, gradient = self._cost_and_gradient(member, step, parameters)
             if not (np.isfinite(cost) and np.isfinite(gradient).all()):
                 self._fail(member, step)
                 return
@@ -335,9 +338,8 @@ class ReferenceSession:
         """Return costs and gradients (see ``Session``)."""
         pairs = []
         for member, parameters in enumerate(self._state["parameters"]):
-            x, y, w, masks = self._batch(member, step)
             with np.errstate(all="ignore"):
-                pairs.append(cost_and_gradient(self._plan, member, parameters, x, y, w, masks))
+                pairs.append(self._cost_and_gradient(member, step, parameters))
         return np.array([cost for cost, _ in pairs]), np.stack([gradient for _, gradient in pairs])
 
     def predict(self, x: Array) -> Array:
@@ -351,6 +353,14 @@ class ReferenceSession:
     def write(self, name: str, value: Array) -> None:
         """Replace a state (see ``Session``)."""
         self._state[name][...] = value
+
+    def adopt(self, name: str, value: Array) -> None:
+        """Take over a state of another session, with its shape."""
+        self._state[name] = value
+
+    def explain(self) -> str:
+        """Return how the steps are cut (see ``Session``)."""
+        return "NumPy, one member after the other, a matrix product for each layer"
 
     def release(self) -> None:
         """Drop every array (see ``Session``)."""

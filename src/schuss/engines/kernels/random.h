@@ -22,9 +22,9 @@ static inline void philox(const uint32_t counter[4], uint64_t seed, uint32_t wor
 
 /* Eight words that key the shuffle of an epoch. */
 static inline void shuffle_keys(uint64_t seed, uint64_t epoch, uint32_t keys[8]) {
-  for (uint32_t half = 0; half < 2; half++) {
-    const uint32_t counter[4] = {(uint32_t)epoch, (uint32_t)(epoch >> 32), 2, half};
-    philox(counter, seed, keys + 4 * half);
+  for (uint32_t part = 0; part < 2; part++) {
+    const uint32_t counter[4] = {(uint32_t)epoch, (uint32_t)(epoch >> 32), 2, part};
+    philox(counter, seed, keys + 4 * part);
   }
 }
 

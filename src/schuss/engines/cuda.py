@@ -1,0 +1,191 @@
+"""CUDA through CuPy: devices, and the queue of a session."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schuss.engines.gpu import THREADS, TILE_KERNELS, Launch, Limits
+from schuss.errors import EngineError
+
+_STEPS_A_GRAPH = 16
+_OLDEST = (8, 0)  # compute capability
+
+COMPILER_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
+"""Of NVRTC; the functions of random.h are for the device, too."""
+
+
+@cache
+def _package() -> Any:
+    """Return cupy; raise EngineError, with what to install, where it is absent or has no driver."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise EngineError(f"engine 'cuda' needs CuPy ({error}); pip install 'schuss[cuda]'") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except (cupy.cuda.runtime.CUDARuntimeError, RuntimeError, OSError) as error:
+        raise EngineError(f"engine 'cuda' found no NVIDIA driver that it can use ({error}); see nvidia-smi") from error
+    if not count:
+        raise EngineError("engine 'cuda' found a driver but no device; see nvidia-smi and CUDA_VISIBLE_DEVICES")
+    return cupy
+
+
+def _properties(number: int) -> dict[str, Any]:
+    return dict(_package().cuda.runtime.getDeviceProperties(number))
+
+
+def devices() -> tuple[str, ...]:
+    """Return the name and memory of each device."""
+    every = map(_properties, range(_package().cuda.runtime.getDeviceCount()))
+    return tuple(f"{one['name'].decode()}, {one['totalGlobalMem'] / 1e9:.3g} GB" for one in every)
+
+
+def is_available() -> bool:
+    """Return whether there is a device."""
+    try:
+        return bool(devices())
+    except EngineError:
+        return False
+
+
+class CudaQueue:
+    """The memory and the program of one session (see ``Queue``): a stream of its own."""
+
+    def __init__(self, number: int = 0) -> None:
+        self._cupy, self._device = _package(), _package().cuda.Device(number)
+        facts = _properties(number)
+        self.name = f"{facts['name'].decode()} (cuda:{number})"
+        if (facts["major"], facts["minor"]) < _OLDEST:
+            raise EngineError(
+                f"{self.name} has compute capability {facts['major']}.{facts['minor']}; engine 'cuda' needs "
+                f"{_OLDEST[0]}.{_OLDEST[1]} or later; try engine='opencl'"
+            )
+        with self._device:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+        self.limits = Limits(
+            memory=int(free),
+            local_memory=int(facts["sharedMemPerBlockOptin"]),
+            units=int(facts["multiProcessorCount"]),
+            cooperative=bool(facts["cooperativeLaunch"]),
+        )
+        self._memory: Any = None
+        self._places: dict[str, Any] = {}
+        self._arguments: tuple[Any, ...] = ()
+        self._kernels: dict[str, Any] = {}
+        self._modules: list[Any] = []
+        self._graphs: dict[tuple[Launch, ...], Any] = {}
+        self._tile_bytes = 0
+
+    def _lost(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"{self.name} failed: {error}; the weights of the last chunk are kept; a new training may go on with them"
+        )
+
+    def allocate(self, sizes: dict[str, int]) -> None:
+        """Make the buffers (see ``Queue``), as parts of one allocation."""
+        cuda = self._cupy.cuda
+        aligned = {name: -(-size // 256) * 256 for name, size in sizes.items()}
+        try:
+            with self._device:
+                self._memory = cuda.Memory(sum(aligned.values()))  # not of CuPy's pool: release gives it back
+                self._memory_pointer = cuda.MemoryPointer(self._memory, 0)
+                self._memory_pointer.memset_async(0, sum(aligned.values()), self._stream)
+                self._stream.synchronize()
+        except (cuda.memory.OutOfMemoryError, cuda.runtime.CUDARuntimeError) as error:
+            self.release()
+            raise EngineError(
+                f"{self.name} has no room for the {sum(sizes.values()) / 1e9:.3g} GB of this training ({error}); "
+                "use fewer members or samples"
+            ) from error
+        offset = 0
+        for name, size in aligned.items():
+            self._places[name] = self._memory_pointer + offset
+            offset += size
+        self._arguments = tuple(np.uint64(place.ptr) for place in self._places.values())
+
+    def build(self, text: str, tile_bytes: int) -> None:
+        """Compile (see ``Queue``), with NVRTC."""
+        cupy, self._tile_bytes = self._cupy, tile_bytes
+        # Cooperative launches are an option of a module: the second one serves the kernel whose groups meet.
+        self._modules = [
+            cupy.RawModule(code=text, options=COMPILER_OPTIONS, backend="nvrtc", enable_cooperative_groups=meets)
+            for meets in (False, True)
+        ]
+        try:
+            with self._device:
+                self._modules[0].compile()
+        except cupy.cuda.compiler.CompileException as error:
+            raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
+
+    def _kernel(self, launch: Launch) -> Any:
+        name = launch.kernel
+        if name not in self._kernels:
+            kernel = self._modules[launch.meets].get_function(name)
+            if name in TILE_KERNELS:
+                kernel.max_dynamic_shared_size_bytes = self._tile_bytes
+            self._kernels[name] = kernel
+        return self._kernels[name]
+
+    def write(self, name: str, array: NDArray[Any], offset: int = 0) -> None:
+        """Copy to the device (see ``Queue``)."""
+        if array.nbytes:
+            with self._device:
+                try:
+                    (self._places[name] + offset).copy_from_host_async(array.ctypes.data, array.nbytes, self._stream)
+                    self._stream.synchronize()
+                except self._cupy.cuda.runtime.CUDARuntimeError as error:
+                    raise self._lost(error) from error
+
+    def read(self, name: str, array: NDArray[Any]) -> None:
+        """Copy from the device (see ``Queue``)."""
+        if array.nbytes:
+            with self._device:
+                try:
+                    self._places[name].copy_to_host_async(array.ctypes.data, array.nbytes, self._stream)
+                    self._stream.synchronize()
+                except self._cupy.cuda.runtime.CUDARuntimeError as error:
+                    raise self._lost(error) from error
+
+    def run(self, launches: tuple[Launch, ...], times: int) -> None:
+        """Launch (see ``Queue``): many times the same as a graph of several."""
+        try:
+            with self._device, self._stream:
+                if times >= 2 * _STEPS_A_GRAPH and not any(launch.meets for launch in launches):
+                    graph = self._graph(launches)
+                    for _ in range(times // _STEPS_A_GRAPH):
+                        graph.launch(self._stream)
+                    times %= _STEPS_A_GRAPH
+                for _ in range(times):
+                    self._launch(launches)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise self._lost(error) from error
+
+    def _graph(self, launches: tuple[Launch, ...]) -> Any:
+        if launches not in self._graphs:
+            for launch in launches:
+                self._kernel(launch)  # nothing may be loaded while a graph is captured
+            self._stream.begin_capture()
+            for _ in range(_STEPS_A_GRAPH):
+                self._launch(launches)
+            self._graphs[launches] = self._stream.end_capture()
+        return self._graphs[launches]
+
+    def _launch(self, launches: tuple[Launch, ...]) -> None:
+        for launch in launches:
+            scalars = tuple(np.int32(value) for value in (launch.first_member, launch.piece, launch.source))
+            self._kernel(launch)(
+                (launch.groups, launch.members),
+                (THREADS,),
+                (*self._arguments, *scalars),
+                shared_mem=self._tile_bytes if launch.kernel in TILE_KERNELS else 0,
+            )
+
+    def release(self) -> None:
+        """Free everything (see ``Queue``)."""
+        self._graphs, self._kernels, self._modules, self._places, self._arguments = {}, {}, [], {}, ()
+        self._memory_pointer = self._memory = None

@@ -1,0 +1,136 @@
+"""OpenCL through PyOpenCL: devices, and the queue of a session."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schuss.engines.gpu import THREADS, Launch, Limits
+from schuss.errors import EngineError
+
+_EVERY = 64  # launches between two calls that make the driver begin
+
+
+@cache
+def _package() -> Any:
+    """Return pyopencl; raise EngineError, with what to install, where it is absent."""
+    try:
+        import pyopencl
+    except ImportError as error:
+        raise EngineError(f"engine 'opencl' needs PyOpenCL ({error}); pip install 'schuss[opencl]'") from error
+    return pyopencl
+
+
+@cache
+def _devices() -> tuple[Any, ...]:
+    """Return all devices, GPUs first; raise EngineError with the reason where there is none."""
+    cl = _package()
+    try:
+        found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
+    except cl.Error as error:
+        raise EngineError(
+            f"engine 'opencl' found no OpenCL driver ({error}); install that of your device, or pip install 'schuss[opencl]' "
+            "for one that runs on the CPU"
+        ) from error
+    usable = [device for device in found if device.available and device.compiler_available]
+    if not usable:
+        raise EngineError("engine 'opencl' found a driver but no device; see clinfo")
+    return tuple(sorted(usable, key=lambda device: not device.type & cl.device_type.GPU))
+
+
+def devices() -> tuple[str, ...]:
+    """Return the name and memory of each device."""
+    return tuple(f"{device.name.strip()}, {device.global_mem_size / 1e9:.3g} GB" for device in _devices())
+
+
+def is_gpu(number: int = 0) -> bool:
+    """Return whether a device is a GPU, not a CPU behind OpenCL."""
+    return bool(_devices()[number].type & _package().device_type.GPU)
+
+
+def _limits(device: Any) -> Limits:
+    return Limits(
+        memory=int(device.global_mem_size),
+        local_memory=min(int(device.local_mem_size), 96 << 10),
+        units=int(device.max_compute_units),
+        threads=int(device.max_work_group_size),
+        doubles=bool(device.double_fp_config),
+    )
+
+
+class OpenCLQueue:
+    """The memory and the program of one session (see ``Queue``)."""
+
+    def __init__(self, number: int = 0) -> None:
+        found = _devices()
+        if not 0 <= number < len(found):
+            raise EngineError(f"there is no device opencl:{number}; there are {len(found)}: {'; '.join(devices())}")
+        self._cl, self._device = _package(), found[number]
+        self.limits, self.name = _limits(self._device), self._device.name.strip()
+        self._context = self._cl.Context([self._device])
+        self._queue = self._cl.CommandQueue(self._context)
+        self._buffers: dict[str, Any] = {}
+        self._kernels: dict[str, Any] = {}
+
+    def allocate(self, sizes: dict[str, int]) -> None:
+        """Make the buffers (see ``Queue``)."""
+        cl = self._cl
+        try:
+            for name, size in sizes.items():
+                self._buffers[name] = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, size)
+                cl.enqueue_fill_buffer(self._queue, self._buffers[name], np.zeros(1, np.uint8), 0, size)
+            self._queue.finish()
+        except (cl.MemoryError, cl.RuntimeError) as error:
+            self.release()
+            raise EngineError(
+                f"{self.name} has no room for the {sum(sizes.values()) / 1e9:.3g} GB of this training ({error}); "
+                "use fewer members or samples"
+            ) from error
+
+    def build(self, text: str, tile_bytes: int) -> None:
+        """Compile (see ``Queue``)."""
+        options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
+        if self._device.platform.name == "Portable Computing Language":  # optimizing would take it minutes, and it serves tests
+            options.append("-cl-opt-disable")
+        try:
+            program = self._cl.Program(self._context, text).build(options)
+        except self._cl.RuntimeError as error:
+            raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
+        self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}
+        for kernel in self._kernels.values():
+            for place, buffer in enumerate(self._buffers.values()):
+                kernel.set_arg(place, buffer)
+
+    def write(self, name: str, array: NDArray[Any], offset: int = 0) -> None:
+        """Copy to the device (see ``Queue``)."""
+        if array.nbytes:
+            self._cl.enqueue_copy(self._queue, self._buffers[name], array, dst_offset=offset, is_blocking=True)
+
+    def read(self, name: str, array: NDArray[Any]) -> None:
+        """Copy from the device (see ``Queue``)."""
+        if array.nbytes:
+            self._cl.enqueue_copy(self._queue, array, self._buffers[name], is_blocking=True)
+
+    def run(self, launches: tuple[Launch, ...], times: int) -> None:
+        """Enqueue (see ``Queue``)."""
+        asked, place = 0, len(self._buffers)
+        for _ in range(times):
+            for launch in launches:
+                kernel = self._kernels[launch.kernel]
+                for i, value in enumerate((launch.first_member, launch.piece, launch.source)):
+                    kernel.set_arg(place + i, np.int32(value))
+                size = launch.groups * THREADS, launch.members
+                self._cl.enqueue_nd_range_kernel(self._queue, kernel, size, (THREADS, 1))
+                asked += 1
+                if asked % _EVERY == 0:
+                    self._queue.flush()
+
+    def release(self) -> None:
+        """Free everything (see ``Queue``)."""
+        self._queue.finish()
+        for buffer in self._buffers.values():
+            buffer.release()
+        self._buffers, self._kernels = {}, {}

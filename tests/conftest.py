@@ -3,17 +3,27 @@
 import numpy as np
 import pytest
 
-from schuss import Dense, Network
-from schuss.engines import cpu
+from schuss import Dense, EngineError, Network
+from schuss.engines import OpenCL, cpu, opencl
 
 LEVELS = cpu.machine_levels()
-ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS)]
+ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), "opencl"]
+
+
+def skip_without_opencl():
+    try:
+        opencl.devices()
+    except EngineError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request, monkeypatch):
     """Every engine, the native one on each instruction set of this machine."""
     name, _, level = request.param.partition("-")
+    if name == "opencl":
+        skip_without_opencl()
+        return OpenCL(path="step")  # that PoCL compiles fastest; test_gpu.py takes every path
     if level:
         monkeypatch.setenv(cpu.LEVEL_VARIABLE, level)
     return name

@@ -595,7 +595,7 @@ class GpuSession:
         if self._cut.slices == 1:
             yield Launch("settle", 1, members, first)
             return
-        for kernel in ("norm", "update", "adopt") if clips else ("update", "adopt"):
+        for kernel in ("norm_squares", "update", "adopt") if clips else ("update", "adopt"):
             yield Launch(kernel, self._cut.slices, members, first)
 
     def _steps(self, clips: bool) -> Iterator[Launch]:

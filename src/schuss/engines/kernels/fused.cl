@@ -9,7 +9,7 @@ typedef unsigned int uint32_t;
 typedef int int32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #define DEVICE static __device__ __forceinline__
 #define CONSTANT __constant__ const
 #define GLOBAL
@@ -577,7 +577,7 @@ DEVICE void update_slice(SESSION, int member, int slot, int slice, int slices, i
   const real epsilon = (real)rate(orders, rates, factors, member, step, 4);
   BARRIER;
   wide infinite = 0, penalty = 0;
-  FOR_SLICE(i) {
+  if (weight > 0 || kind == GRADIENT_ONLY) FOR_SLICE(i) { /* else every sample of the batch has weight 0: it is skipped */
     const real W = parameters[home + i];
     real G = gradient_at(summed(partial + (int64_t)slot * ROWS * P, rows_filled(step), i), W, i, l2, l1, scale), after;
     const real keep = i < WEIGHTS ? keep_weights : (real)1;
@@ -677,7 +677,7 @@ KERNEL look(SESSION) {
 }
 
 /* The three parts of an update, each over SLICES of the parameters. */
-KERNEL norm(SESSION) {
+KERNEL norm_squares(SESSION) {
   SHARED(wide, scratch, THREADS);
   const int member = first_member + GROUP_Y;
   if (takes_part(orders, fate, member, TRAINING)) {

@@ -1,0 +1,136 @@
+"""A GPU made of threads: a ``Queue`` that runs the kernel text of the GPU engines on the processor, groups that meet included.
+
+Every thread of a group is a thread here, so that what a GPU does at the same time happens at the same time, and a missing
+barrier shows. Local memory begins as NaN. Only g++ is needed.
+"""
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from schuss.engines import gpu
+
+COMPILER = shutil.which("g++")
+
+PRELUDE = """
+#include <atomic>
+#include <barrier>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+using std::erfc, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::pow, std::sqrt, std::tanh, std::cos;
+#define HOST_DIALECT
+#define KERNEL extern "C" void
+#define DEVICE static inline
+#define CONSTANT static const
+#define GLOBAL
+#define LOCAL
+#define SHARED(type, name, count) type *const name = shared<type>(count)
+#define TILE_MEMORY(name, count) real *const name = shared<real>(count)
+#define BARRIER group->meeting.arrive_and_wait()
+#define THREAD thread_number
+#define GROUP_X group_x
+#define GROUP_Y group_y
+#define ADD_ONE(counter) std::atomic_ref<uint32_t>(*(counter)).fetch_add(1)
+#define LOOK(counter) std::atomic_ref<uint32_t>(*(counter)).load()
+#define FENCE std::atomic_thread_fence(std::memory_order_seq_cst)
+struct Group {
+  std::barrier<> meeting;
+  alignas(16) char memory[1 << 17];
+  explicit Group(int threads) : meeting(threads) { std::memset(memory, 0xff, sizeof memory); }
+};
+static thread_local Group *group;
+static thread_local int thread_number, group_x, group_y;
+static thread_local size_t taken;
+template <class T> T *shared(size_t count) {
+  const size_t at = (taken + 15) / 16 * 16;
+  taken = at + count * sizeof(T);
+  if (taken > sizeof group->memory) std::terminate();
+  return reinterpret_cast<T *>(group->memory + at);
+}
+"""
+
+DRIVER = """
+typedef void Kernel(SESSION);
+extern "C" void launch(Kernel *kernel, void **buffers, int groups, int members, int first_member, int piece, int source,
+                       int together) {
+  std::vector<std::thread> threads;
+  std::vector<std::unique_ptr<Group>> all;
+  for (int y = 0; y < members; y++)
+    for (int x = 0; x < groups; x++) {
+      all.push_back(std::make_unique<Group>(THREADS));
+      for (int i = 0; i < THREADS; i++)
+        threads.emplace_back([=, own = all.back().get()] {
+          group = own, thread_number = i, group_x = x, group_y = y, taken = 0;
+          kernel(BUFFERS, first_member, piece, source);
+        });
+      if (together) continue;
+      for (auto &thread : threads) thread.join();
+      threads.clear();
+    }
+  for (auto &thread : threads) thread.join();
+}
+"""
+
+
+class Emulator:
+    """See ``Queue``. ``launches`` remembers the names of the kernels asked for."""
+
+    name = "emulator"
+
+    def __init__(self, limits, flags=("-O1",)):
+        self.limits, self._flags, self.launches, self._buffers = limits, flags, [], {}
+
+    def allocate(self, sizes):
+        self._buffers = {name: np.zeros(-(-size // 8), np.float64) for name, size in sizes.items()}
+
+    def build(self, text, tile_bytes):
+        types = re.search(r"^#define SESSION (.+)$", text, re.MULTILINE)[1].split(", ")[: len(self._buffers)]
+        given = ", ".join(f"({one.rsplit('*', 1)[0]} *)buffers[{i}]" for i, one in enumerate(types))
+        whole = PRELUDE + text + DRIVER.replace("BUFFERS", given)
+        folder = Path(tempfile.gettempdir()) / "schuss_emulator"
+        folder.mkdir(exist_ok=True)
+        name = hashlib.sha256((whole + " ".join(self._flags)).encode()).hexdigest()[:24]
+        source, library = folder / f"{name}.cpp", folder / f"{name}.so"
+        if not library.exists():
+            source.write_text(whole)
+            made = [COMPILER, "-std=c++20", "-w", "-fPIC", "-shared", "-pthread", *self._flags, str(source)]
+            subprocess.run([*made, "-o", str(library) + ".part"], check=True)
+            Path(str(library) + ".part").rename(library)
+        self._library = ctypes.CDLL(str(library))
+        addresses = [buffer.ctypes.data for buffer in self._buffers.values()]
+        self._addresses = (ctypes.c_void_p * len(addresses))(*addresses)
+
+    def _bytes(self, name):
+        return self._buffers[name].view(np.uint8)
+
+    def write(self, name, array, offset=0):
+        self._bytes(name)[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    def read(self, name, array):
+        array.reshape(-1).view(np.uint8)[:] = self._bytes(name)[: array.nbytes]
+
+    def run(self, launches, times):
+        for _ in range(times):
+            for one in launches:
+                self.launches.append(one.kernel)
+                kernel = getattr(self._library, one.kernel)
+                numbers = one.groups, one.members, one.first_member, one.piece, one.source, one.meets
+                self._library.launch(kernel, self._addresses, *map(ctypes.c_int, numbers))
+
+    def release(self):
+        self._buffers = {}
+
+
+def limits(**changes):
+    known = {"memory": 1 << 30, "local_memory": 96 << 10, "units": 3, "cooperative": True}
+    return gpu.Limits(**(known | changes))

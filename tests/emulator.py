@@ -30,6 +30,7 @@ PRELUDE = """
 using std::erfc, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::pow, std::sqrt, std::tanh, std::cos;
 #define HOST_DIALECT
 #define KERNEL extern "C" void
+#define KERNEL_OF_FEW KERNEL
 #define DEVICE static inline
 #define CONSTANT static const
 #define GLOBAL

@@ -71,7 +71,7 @@ class CudaQueue:
             memory=int(free),
             local_memory=int(facts["sharedMemPerBlockOptin"]),
             units=int(facts["multiProcessorCount"]),
-            cooperative=bool(facts["cooperativeLaunch"]),
+            cooperative=bool(facts.get("cooperativeLaunch", True)),
         )
         self._memory: Any = None
         self._places: dict[str, Any] = {}

@@ -39,11 +39,13 @@ PATHS = ("grid", "epochs", "step", "layers")
 TRAINING, VALIDATION, PREDICTION = range(3)
 _KINDS = ("gradient", "sgd", "nesterov", "adam", "rmsprop")  # fused.cl: KIND
 _ORDERS = ("given", "shuffled", "blocks")
-THREADS = 256
+THREADS, BLOCK = 256, 64
+"""Threads of a group, and the side of the block of a matrix product that it computes: 4 x 4 results a thread."""
+
 TILE_KERNELS = ("gradient", "validate", "predict", "epochs")
 """The kernels with a tile in local memory."""
 
-_BLOCK, _ROWS = 64, 128
+_ROWS = 128
 _WIDE_LAYER = 128 * 128  # weights from which a layer is a matrix product over device memory
 _ROWS_OF_ONE_GROUP = 32  # tiles a step of a member that one group does alone
 _PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
@@ -184,7 +186,9 @@ def _tile(plan: Plan, limits: Limits) -> tuple[int, bool]:
     staged = held <= min(room // 3, 32 << 10)
     most = min(96, max(16, -(-plan.batch_size // 16) * 16))
     for tile in sorted(range(16, most + 1, 16), key=lambda tile: (-(-plan.batch_size // tile) > _ROWS, abs(64 - tile))):
-        if 16 * tile + (held if staged else 0) + (tile + 1) * _units(plan) * plan.dtype.itemsize <= room:
+        if (12 + plan.dtype.itemsize) * tile + (held if staged else 0) + (tile + 1) * _units(
+            plan
+        ) * plan.dtype.itemsize <= room:
             return tile, staged
     return 0, False
 
@@ -199,10 +203,12 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     most = max(plan.batch_size, held_out)
     sample = plan.dtype.itemsize * (_units(plan) + 2)
     budget = min(_WORK_BYTES, limits.memory // 4)
-    piece = max(_BLOCK, min(-(-most // _BLOCK) * _BLOCK, budget // sample // _BLOCK * _BLOCK))
+    piece = max(BLOCK, min(-(-most // BLOCK) * BLOCK, budget // sample // BLOCK * BLOCK))
     sizes = plan.sizes
-    smallest = min(-(-a // _BLOCK) * -(-b // _BLOCK) for a, b in zip(sizes, sizes[1:], strict=False))
-    rows = max(1, min(_ROWS, -(-piece // 256), -(-4 * 132 // smallest), budget // (plan.parameters * plan.dtype.itemsize)))
+    smallest = min(-(-a // BLOCK) * -(-b // BLOCK) for a, b in zip(sizes, sizes[1:], strict=False))
+    rows = max(
+        1, min(_ROWS, -(-piece // 256), -(-4 * 132 // smallest), budget // (plan.parameters * plan.dtype.itemsize))
+    )
     member = piece * sample + rows * plan.parameters * plan.dtype.itemsize
     slots = max(1, min(plan.members, budget // member))
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
@@ -249,6 +255,7 @@ def definitions(
         "LARGEST": largest[real],
         "LARGEST_WIDE": largest[wide],
         "THREADS": THREADS,
+        "BLOCK": BLOCK,
         "TILED": int(tiled),
         "STAGED": int(cut.staged),
         "TILE": cut.tile,
@@ -576,17 +583,17 @@ class GpuSession:
             yield from self._forwards(first, members, piece, TRAINING)
             for level in range(depth, 0, -1):
                 inputs, outputs = sizes[level - 1], sizes[level]
-                products = -(-inputs // _BLOCK) * -(-outputs // _BLOCK)
+                products = -(-inputs // BLOCK) * -(-outputs // BLOCK)
                 yield Launch(f"gradient{level}", products * rows, members, first, piece)
                 yield Launch(f"bias_gradient{level}", -(-outputs // THREADS) * rows, members, first, piece)
                 if level > 1:
-                    groups = self._cut.piece // _BLOCK * -(-inputs // _BLOCK)
+                    groups = self._cut.piece // BLOCK * -(-inputs // BLOCK)
                     yield Launch(f"backward{level}", groups, members, first, piece)
 
     def _forwards(self, first: int, members: int, piece: int, source: int) -> Iterator[Launch]:
         yield Launch("gather", -(-self._cut.piece // THREADS), members, first, piece, source)
         for level, outputs in enumerate(self._plan.sizes[1:], 1):
-            groups = self._cut.piece // _BLOCK * -(-outputs // _BLOCK)
+            groups = self._cut.piece // BLOCK * -(-outputs // BLOCK)
             yield Launch(f"forward{level}", groups, members, first, piece, source)
         yield Launch("output", self._cut.rows, members, first, piece, source)
 
@@ -626,7 +633,12 @@ class GpuSession:
                     self._write("counters", np.zeros(self._cut.slots, np.uint32))
                 self._queue.run((Launch("epochs", self._cut.slices, members, first, meets=meets),), 1)
             return
-        launches, step, end, per_epoch = tuple(self._steps(clips)), first_step, first_step + steps, self._plan.steps_per_epoch
+        launches, step, end, per_epoch = (
+            tuple(self._steps(clips)),
+            first_step,
+            first_step + steps,
+            self._plan.steps_per_epoch,
+        )
         while step < end:
             epoch = step // per_epoch + 1
             if self._validation is not None:  # the next epoch that is looked at
@@ -704,7 +716,9 @@ class GpuSession:
         validated = None if self._validation is None else np.concatenate(held_out_costs)
         return np.concatenate(costs), validated
 
-    def _order(self, step: int, steps: int, optimizer: Optimizer | None, clips: bool = False, factors: bool = False) -> None:
+    def _order(
+        self, step: int, steps: int, optimizer: Optimizer | None, clips: bool = False, factors: bool = False
+    ) -> None:
         """Tell the device what it is to do; optimizer: None for a gradient alone."""
         orders, watch = self._orders, self._watch
         orders[[_FIRST_STEP, _STEPS, _EVERY, _LAST_EPOCH]] = step, steps, watch.every, watch.last_epoch
@@ -764,7 +778,9 @@ class GpuSession:
             self._orders[_PREDICTED] = len(rows)
             self._write("orders", self._orders)
             self._queue.run(tuple(self._predictions(len(rows))), 1)
-            outputs[:, first : first + most] = self._read("predictions", plan.members, most, plan.sizes[-1])[:, : len(rows)]
+            outputs[:, first : first + most] = self._read("predictions", plan.members, most, plan.sizes[-1])[
+                :, : len(rows)
+            ]
         return outputs
 
     def _predictions(self, rows: int) -> Iterator[Launch]:

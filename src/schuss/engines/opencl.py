@@ -93,7 +93,9 @@ class OpenCLQueue:
     def build(self, text: str, tile_bytes: int) -> None:
         """Compile (see ``Queue``)."""
         options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
-        if self._device.platform.name == "Portable Computing Language":  # optimizing would take it minutes, and it serves tests
+        if (
+            self._device.platform.name == "Portable Computing Language"
+        ):  # optimizing would take it minutes, and it serves tests
             options.append("-cl-opt-disable")
         try:
             program = self._cl.Program(self._context, text).build(options)
@@ -104,33 +106,49 @@ class OpenCLQueue:
             for place, buffer in enumerate(self._buffers.values()):
                 kernel.set_arg(place, buffer)
 
+    def _lost(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"{self.name} failed: {error}; the weights of the last chunk are kept; a new training may go on with them"
+        )
+
     def write(self, name: str, array: NDArray[Any], offset: int = 0) -> None:
         """Copy to the device (see ``Queue``)."""
         if array.nbytes:
-            self._cl.enqueue_copy(self._queue, self._buffers[name], array, dst_offset=offset, is_blocking=True)
+            try:
+                self._cl.enqueue_copy(self._queue, self._buffers[name], array, dst_offset=offset, is_blocking=True)
+            except self._cl.Error as error:
+                raise self._lost(error) from error
 
     def read(self, name: str, array: NDArray[Any]) -> None:
         """Copy from the device (see ``Queue``)."""
         if array.nbytes:
-            self._cl.enqueue_copy(self._queue, array, self._buffers[name], is_blocking=True)
+            try:
+                self._cl.enqueue_copy(self._queue, array, self._buffers[name], is_blocking=True)
+            except self._cl.Error as error:
+                raise self._lost(error) from error
 
     def run(self, launches: tuple[Launch, ...], times: int) -> None:
         """Enqueue (see ``Queue``)."""
         asked, place = 0, len(self._buffers)
-        for _ in range(times):
-            for launch in launches:
-                kernel = self._kernels[launch.kernel]
-                for i, value in enumerate((launch.first_member, launch.piece, launch.source)):
-                    kernel.set_arg(place + i, np.int32(value))
-                size = launch.groups * THREADS, launch.members
-                self._cl.enqueue_nd_range_kernel(self._queue, kernel, size, (THREADS, 1))
-                asked += 1
-                if asked % _EVERY == 0:
-                    self._queue.flush()
+        try:
+            for _ in range(times):
+                for launch in launches:
+                    kernel = self._kernels[launch.kernel]
+                    for i, value in enumerate((launch.first_member, launch.piece, launch.source)):
+                        kernel.set_arg(place + i, np.int32(value))
+                    size = launch.groups * THREADS, launch.members
+                    self._cl.enqueue_nd_range_kernel(self._queue, kernel, size, (THREADS, 1))
+                    asked += 1
+                    if asked % _EVERY == 0:
+                        self._queue.flush()
+        except self._cl.Error as error:
+            raise self._lost(error) from error
 
     def release(self) -> None:
         """Free everything (see ``Queue``)."""
-        self._queue.finish()
-        for buffer in self._buffers.values():
-            buffer.release()
-        self._buffers, self._kernels = {}, {}
+        self._kernels = {}
+        try:
+            self._queue.finish()
+        finally:  # whatever became of the device
+            while self._buffers:
+                self._buffers.popitem()[1].release()

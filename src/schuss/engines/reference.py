@@ -207,7 +207,9 @@ class ReferenceSession:
         if plan.input_noise:
             x = x + (plan.input_noise * philox.input_noise(n, plan.sizes[0], seed, step)).astype(plan.dtype)
         masks = []
-        for layer, (units, share) in enumerate(zip(plan.sizes[1:], plan.dropout, strict=True), 1):
+        for layer, (units, share) in enumerate(
+            zip(plan.sizes[1:], plan.dropout or (0.0,) * len(plan.activations), strict=True), 1
+        ):
             kept = philox.dropout_mask(n, units, seed, step, layer, share) if share else np.ones((n, units), bool)
             masks.append(kept * plan.dtype.type(1 / (1 - share)))
         return x, data.y[rows], w, masks

@@ -9,7 +9,8 @@ typedef unsigned int uint32_t;
 typedef int int32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 1)
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+#define KERNEL_OF_FEW extern "C" __global__ void __launch_bounds__(THREADS, SLICES > 1 ? 1 : 2) /* groups on a multiprocessor */
 #define DEVICE static __device__ __forceinline__
 #define CONSTANT __constant__ const
 #define GLOBAL
@@ -32,6 +33,7 @@ typedef int int32_t;
 typedef ulong uint64_t;
 typedef long int64_t;
 #define KERNEL __kernel __attribute__((reqd_work_group_size(THREADS, 1, 1))) void
+#define KERNEL_OF_FEW KERNEL
 #define DEVICE static inline
 #define CONSTANT __constant const
 #define GLOBAL __global
@@ -382,7 +384,7 @@ KERNEL predict(SESSION) {
 }
 #else
 /* -- wide networks: the samples of a piece go through one layer after the other in device memory -------------------------------- */
-#define BLOCK 64 /* of a product: BLOCK x BLOCK results a group, 4 x 4 a thread */
+#define SIDE (BLOCK / 4) /* of a product: BLOCK x BLOCK results a group, 4 x 4 a thread, THREADS = SIDE x SIDE */
 #define STRIP 16
 #define SHARE_OF_ROW ((PIECE + ROWS - 1) / ROWS)
 
@@ -391,8 +393,8 @@ DEVICE int rows_of_piece(GLOBAL const int64_t *orders, int64_t step, int piece, 
   return (int)(left < 0 ? 0 : LEAST(left, (int64_t)PIECE));
 }
 
-/* sum[u][r] <- the sum over k in begin..end of left(m, k) right(k, n), m = m0 + THREAD / 16 + 16 u below M, n = n0 + THREAD % 16 +
- * 16 r below N. left(m, k) lies at left_from[m * left_m + k * left_k], right(k, n) at right_from[k * right_k + n * right_n]. */
+/* sum[u][r] <- the sum over k in begin..end of left(m, k) right(k, n), m = m0 + THREAD / SIDE + SIDE u below M, n = n0 +
+ * THREAD % SIDE + SIDE r below N. left(m, k) lies at left_from[m * left_m + k * left_k], right(k, n) at right_from[k * right_k + n * right_n]. */
 DEVICE void product(GLOBAL const real *left_from, int left_m, int left_k, int m0, int M, GLOBAL const real *right_from,
                     int right_k, int right_n, int n0, int N, int begin, int end, LOCAL real *left, LOCAL real *right,
                     real sum[4][4]) {
@@ -411,8 +413,8 @@ DEVICE void product(GLOBAL const real *left_from, int left_m, int left_k, int m0
     BARRIER;
     for (int k = 0; k < STRIP; k++) {
       real a[4], b[4];
-      UNROLL for (int u = 0; u < 4; u++) a[u] = left[k * (BLOCK + 1) + THREAD / 16 + 16 * u];
-      UNROLL for (int r = 0; r < 4; r++) b[r] = right[k * (BLOCK + 1) + THREAD % 16 + 16 * r];
+      UNROLL for (int u = 0; u < 4; u++) a[u] = left[k * (BLOCK + 1) + THREAD / SIDE + SIDE * u];
+      UNROLL for (int r = 0; r < 4; r++) b[r] = right[k * (BLOCK + 1) + THREAD % SIDE + SIDE * r];
       UNROLL for (int u = 0; u < 4; u++)
         UNROLL for (int r = 0; r < 4; r++) sum[u][r] += a[u] * b[r];
     }
@@ -750,7 +752,7 @@ DEVICE void meet(GLOBAL uint32_t *counter, uint32_t *met) {
 #define MEET BARRIER
 #endif
 
-KERNEL epochs(SESSION) {
+KERNEL_OF_FEW epochs(SESSION) {
   TILE_LOCALS;
   const int member = first_member + GROUP_Y, slot = GROUP_Y, me = GROUP_X;
   const int64_t first = orders[FIRST_STEP], end = first + orders[STEPS];

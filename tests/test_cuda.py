@@ -1,0 +1,233 @@
+"""The CUDA engine without a GPU: its calls of CuPy, on a stand-in for CuPy that runs the kernels in the emulator."""
+
+import ctypes
+import types
+
+import numpy as np
+import pytest
+
+import emulator
+from conftest import data, network
+from schuss import Adam, EarlyStopping, EngineError, Training, list_engines
+from schuss.engines import CUDA, cuda, gpu
+
+pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator needs g++")
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CompileException(Exception):
+    pass
+
+
+class Pointer:
+    def __init__(self, memory, offset):
+        self.memory, self.offset = memory, offset
+        self.ptr = memory.array.ctypes.data + offset
+
+    def __add__(self, offset):
+        return Pointer(self.memory, self.offset + offset)
+
+    def memset_async(self, value, size, stream):
+        ctypes.memset(self.ptr, value, size)
+
+    def copy_from_host_async(self, host, size, stream):
+        assert self.offset + size <= self.memory.array.nbytes
+        ctypes.memmove(self.ptr, host, size)
+
+    def copy_to_host_async(self, host, size, stream):
+        if stream.world.lost:
+            raise CUDARuntimeError("cudaErrorLaunchFailure")
+        ctypes.memmove(host, self.ptr, size)
+
+
+class Stream:
+    def __init__(self, world):
+        self.world, self.captured = world, None
+
+    def __enter__(self):
+        self.world.stream = self
+        return self
+
+    def __exit__(self, *_):
+        self.world.stream = None
+
+    def synchronize(self):
+        assert self.captured is None, "a stream that is captured cannot be waited for"
+
+    def begin_capture(self):
+        self.captured = []
+
+    def end_capture(self):
+        calls, self.captured = self.captured, None
+        return types.SimpleNamespace(launch=lambda stream: [call() for call in calls])
+
+
+class Kernel:
+    """As cupy.RawKernel is called: kernel((x, y), (threads,), arguments, shared_mem=...)."""
+
+    def __init__(self, module, name):
+        self.module, self.name, self.max_dynamic_shared_size_bytes = module, name, 48 << 10
+
+    def __call__(self, grid, block, arguments, *, shared_mem=0):
+        assert block == (gpu.THREADS,) and shared_mem <= self.max_dynamic_shared_size_bytes
+        assert all(type(one) is np.uint64 for one in arguments[:-3]) and all(
+            type(one) is np.int32 for one in arguments[-3:]
+        )
+        stream = self.module.world.stream
+
+        def run():
+            self.module.world.ran.append(self.name)
+            addresses = (ctypes.c_void_p * len(arguments[:-3]))(*map(int, arguments[:-3]))
+            function = getattr(self.module.library, self.name)
+            numbers = *grid, *map(int, arguments[-3:]), self.module.meets
+            self.module.library.launch(function, addresses, *map(ctypes.c_int, numbers))
+
+        if stream.captured is None:
+            run()
+        else:
+            stream.captured.append(run)
+
+
+class Module:
+    def __init__(self, world, code, options, backend, enable_cooperative_groups):
+        assert backend == "nvrtc"
+        self.world, self.code, self.meets, self.library = world, code, enable_cooperative_groups, None
+
+    def compile(self):
+        if self.world.cannot_compile:
+            raise CompileException("expected a ;")
+
+    def get_function(self, name):
+        assert self.world.stream is None or self.world.stream.captured is None, "loaded while capturing"
+        if self.library is None:
+            machine = emulator.Emulator(None)
+            machine._buffers = {name: np.zeros(1) for name in self.world.names(self.code)}
+            machine.build(self.code, 0)
+            self.library = machine._library
+        return Kernel(self, name)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """A stand-in for the package cupy with two devices; its attributes are what happens."""
+    w = types.SimpleNamespace(stream=None, ran=[], lost=False, cannot_compile=False, free=1 << 30, living=0)
+
+    class Memory:
+        def __init__(self, size):
+            if size > w.free:
+                raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
+            self.array = np.zeros(-(-size // 8))
+            w.living += size
+            self.size = size
+
+        def __del__(self):
+            w.living -= getattr(self, "size", 0)
+
+    class Device:
+        def __init__(self, number):
+            assert number in (0, 1)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    facts = {
+        "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30, "multiProcessorCount": 3,
+        "sharedMemPerBlockOptin": 100 << 10, "cooperativeLaunch": 1,
+    }  # fmt: skip
+    w.facts = facts
+    w.names = lambda code: [str(i) for i in range(code.split("#define SESSION ", 1)[1].split("\n")[0].count("*"))]
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 2, getDeviceProperties=lambda number: facts, memGetInfo=lambda: (1 << 30, 1 << 30),
+        CUDARuntimeError=CUDARuntimeError,
+    )  # fmt: skip
+    w.cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(
+            runtime=runtime, Device=Device, Stream=lambda non_blocking: Stream(w), Memory=Memory, MemoryPointer=Pointer,
+            memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            compiler=types.SimpleNamespace(CompileException=CompileException),
+        ),
+        RawModule=lambda **given: Module(w, **given),
+    )  # fmt: skip
+    monkeypatch.setattr(cuda, "_package", lambda: w.cupy)
+    monkeypatch.setattr(gpu, "THREADS", 16)
+    monkeypatch.setattr(gpu, "BLOCK", 16)
+    monkeypatch.setattr(cuda, "THREADS", 16)
+    return w
+
+
+def trained(engine, epochs=40, n=150, **options):
+    x, y = data(n, 3, 2, dtype="float32")
+    model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
+    with Training(model, x, y, engine=engine, validation=(x[:40], y[:40]), **options) as training:
+        history = training.run(epochs, Adam(0.01), early_stopping=EarlyStopping(20), record_every=35)
+    return model, history, training.engine
+
+
+@pytest.mark.parametrize("path", gpu.PATHS)
+def test_it_follows_the_reference(world, path):
+    ours, theirs = (trained(engine, batch_size=70) for engine in (CUDA(1, path=path), "reference"))
+    np.testing.assert_allclose(ours[0].parameters, theirs[0].parameters, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours[1].cost, theirs[1].cost, rtol=1e-4)
+    assert ours[2] == "cuda:1"
+    assert world.living == 0
+
+
+def test_many_steps_are_a_graph(world, monkeypatch):
+    launched, real = [], cuda.CudaQueue._graph
+    monkeypatch.setattr(
+        cuda.CudaQueue, "_graph", lambda self, launches: launched.append(launches) or real(self, launches)
+    )
+    monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 1000.0)
+    trained(CUDA(path="step"))
+    assert launched
+    assert world.ran.count("gradient") == world.ran.count("settle") == 40
+
+
+def test_it_is_listed_with_its_devices(world):
+    (info,) = [info for info in list_engines() if info.name == "cuda"]
+    assert info.available
+    assert info.devices == ("Stand-in, 1.07 GB",) * 2
+
+
+def test_a_device_out_of_memory_says_what_was_needed_and_the_next_training_works(world):
+    world.free = 1000
+    with pytest.raises(
+        EngineError, match=r"Stand-in \(cuda:0\) has no room for the \d\S+ GB of this training .*use fewer"
+    ):
+        trained("cuda")
+    world.free = 1 << 30
+    trained("cuda", 1)
+    assert world.living == 0
+
+
+def test_a_device_that_is_lost_keeps_the_weights_of_the_last_chunk(world):
+    x, y = data(50, 3, 2, dtype="float32")
+    model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
+    with pytest.raises(EngineError, match="failed: cudaErrorLaunchFailure; the weights of the last chunk are kept"):
+        with Training(model, x, y, engine="cuda") as training:
+            training.run(5, Adam(0.01))
+            kept = model.parameters.copy()
+            world.lost = True
+            training.run(5, Adam(0.01))
+    assert model.parameters.tobytes() == kept.tobytes()
+    assert world.living == 0
+
+
+def test_an_old_device_and_kernels_that_do_not_compile_are_named(world):
+    world.cannot_compile = True
+    with pytest.raises(EngineError, match="cannot compile the kernels: expected a ;"):
+        trained("cuda")
+    assert world.living == 0
+    world.facts["major"] = 6
+    with pytest.raises(EngineError, match=r"has compute capability 6\.0; engine 'cuda' needs 8\.0 or later"):
+        trained("cuda")

@@ -18,12 +18,12 @@ RATE, DECAY, MOMENTUM = 0.02, 1e-5, 0.9
 Run = Callable[[int], object]
 
 
-def with_schuss(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
-    training = Training(case.network(), x, y, batch_size=case.batch_size)
+def with_schuss(case: Case, x: np.ndarray, y: np.ndarray, engine: str = "auto") -> Run:
+    training = Training(case.network(), x, y, batch_size=case.batch_size, engine=engine)
     return lambda epochs: training.run(epochs, SGD(RATE, DECAY, MOMENTUM), record_every=epochs)
 
 
-def _torch(case, x, y, compiled):
+def _torch(case, x, y, compiled, device="cpu", graphed=False):
     import torch
 
     torch.set_num_threads(available_threads())
@@ -31,10 +31,11 @@ def _torch(case, x, y, compiled):
     layers = []
     for fan_in, layer in zip(case.sizes, case.layers, strict=False):
         layers += [torch.nn.Linear(fan_in, layer.units), functions[layer.activation.name]()]
-    net = torch.nn.Sequential(*layers[:-1])
+    net = torch.nn.Sequential(*layers[:-1]).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     loss_function = torch.nn.MSELoss()
-    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    tx, ty = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def loss(inputs, targets):
         return loss_function(net(inputs), targets)
@@ -52,10 +53,27 @@ def _torch(case, x, y, compiled):
             if case.batch_size is None:
                 step(tx, ty)
                 continue
-            for rows in torch.randperm(case.samples).split(case.batch_size):
+            for rows in torch.randperm(case.samples, device=device).split(case.batch_size):
                 step(tx[rows], ty[rows])
+        wait()
 
-    return run
+    if not graphed:
+        return run
+    # As PyTorch's documentation captures a whole step: a few on a stream of their own first. Full batches only.
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run(3)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        step(tx, ty)
+
+    def replay(epochs):
+        for _ in range(epochs):
+            graph.replay()
+        wait()
+
+    return replay
 
 
 def with_torch(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
@@ -64,6 +82,18 @@ def with_torch(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
 
 def with_torch_compiled(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
     return _torch(case, x, y, compiled=True)
+
+
+def with_torch_on_gpu(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
+    return _torch(case, x, y, compiled=False, device="cuda")
+
+
+def with_torch_compiled_on_gpu(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
+    return _torch(case, x, y, compiled=True, device="cuda")
+
+
+def with_torch_graphs(case: Case, x: np.ndarray, y: np.ndarray) -> Run:
+    return _torch(case, x, y, compiled=False, device="cuda", graphed=True)
 
 
 def with_jax(case: Case, x: np.ndarray, y: np.ndarray) -> Run:

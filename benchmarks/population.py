@@ -29,9 +29,9 @@ def rates(members):
     return np.geomspace(0.001, 0.1, members)
 
 
-def with_schuss(case, members, x, y, threads=None):
+def with_schuss(case, members, x, y, threads=None, engine="auto"):
     population = Population(case.inputs, case.layers, members=members, seed=0)
-    training = Training(population, x, y, batch_size=case.batch_size, threads=threads)
+    training = Training(population, x, y, batch_size=case.batch_size, threads=threads, engine=engine)
     return lambda epochs: training.run(epochs, SGD(rates(members), DECAY, MOMENTUM), record_every=epochs)
 
 

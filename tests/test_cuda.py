@@ -8,7 +8,7 @@ import pytest
 
 import emulator
 from conftest import data, network
-from schuss import Adam, EarlyStopping, EngineError, Training, list_engines
+from schuss import Adam, EarlyStopping, EngineError, InputError, Training, list_engines
 from schuss.engines import CUDA, cuda, gpu
 
 pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator needs g++")
@@ -22,7 +22,7 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
-class CompileException(Exception):
+class CompileError(Exception):
     pass
 
 
@@ -41,10 +41,65 @@ class Pointer:
         assert self.offset + size <= self.memory.array.nbytes
         ctypes.memmove(self.ptr, host, size)
 
+    def copy_from_device_async(self, source, size, stream):
+        assert self.offset + size <= self.memory.array.nbytes
+        ctypes.memmove(self.ptr, source.ptr, size)
+
     def copy_to_host_async(self, host, size, stream):
         if stream.world.lost:
             raise CUDARuntimeError("cudaErrorLaunchFailure")
         ctypes.memmove(host, self.ptr, size)
+
+
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """As cupy.ndarray: it works with NumPy's functions, and refuses to become an array of the host by itself."""
+
+    def __init__(self, array, device=0):
+        self.array, self.device = array, device
+        self.dtype, self.ndim, self.shape, self.size, self.nbytes = (
+            getattr(array, name) for name in ("dtype", "ndim", "shape", "size", "nbytes")
+        )
+        self.data = types.SimpleNamespace(ptr=array.ctypes.data)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def _apply(self, function, arguments, options):
+        plain = [one.array if isinstance(one, DeviceArray) else one for one in arguments]
+        return DeviceArray(np.asarray(function(*plain, **options)), self.device)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        return self._apply(getattr(ufunc, method), inputs, options)
+
+    def __array_function__(self, function, _, arguments, options):
+        return self._apply(function, arguments, options)
+
+    def __getitem__(self, index):
+        return DeviceArray(np.asarray(self.array[index]), self.device)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __bool__(self):
+        return bool(self.array)
+
+    def __int__(self):
+        return int(self.array)
+
+    def __format__(self, how):
+        return format(self.array, how)
+
+    def any(self):
+        return self._apply(np.any, [self], {})
+
+    def astype(self, dtype, copy=True):
+        return DeviceArray(self.array.astype(dtype, copy=copy), self.device)
+
+    def get(self):
+        return self.array.copy()
+
+    def __dlpack_device__(self):
+        return 2, self.device
 
 
 class Stream:
@@ -76,10 +131,10 @@ class Kernel:
         self.module, self.name, self.max_dynamic_shared_size_bytes = module, name, 48 << 10
 
     def __call__(self, grid, block, arguments, *, shared_mem=0):
-        assert block == (gpu.THREADS,) and shared_mem <= self.max_dynamic_shared_size_bytes
-        assert all(type(one) is np.uint64 for one in arguments[:-3]) and all(
-            type(one) is np.int32 for one in arguments[-3:]
-        )
+        assert block == (gpu.THREADS,)
+        assert shared_mem <= self.max_dynamic_shared_size_bytes
+        assert {type(one) for one in arguments[:-3]} == {np.uint64}
+        assert {type(one) for one in arguments[-3:]} == {np.int32}
         stream = self.module.world.stream
 
         def run():
@@ -102,7 +157,7 @@ class Module:
 
     def compile(self):
         if self.world.cannot_compile:
-            raise CompileException("expected a ;")
+            raise CompileError("expected a ;")
 
     def get_function(self, name):
         assert self.world.stream is None or self.world.stream.captured is None, "loaded while capturing"
@@ -140,6 +195,9 @@ def world(monkeypatch):
         def __exit__(self, *_):
             pass
 
+        def synchronize(self):
+            pass
+
     facts = {
         "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30, "multiProcessorCount": 3,
         "sharedMemPerBlockOptin": 100 << 10, "cooperativeLaunch": 1,
@@ -154,8 +212,10 @@ def world(monkeypatch):
         cuda=types.SimpleNamespace(
             runtime=runtime, Device=Device, Stream=lambda non_blocking: Stream(w), Memory=Memory, MemoryPointer=Pointer,
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            compiler=types.SimpleNamespace(CompileException=CompileException),
+            compiler=types.SimpleNamespace(CompileException=CompileError),
         ),
+        from_dlpack=lambda given: given,
+        ascontiguousarray=lambda array, dtype: DeviceArray(np.ascontiguousarray(array.array, dtype)),
         RawModule=lambda **given: Module(w, **given),
     )  # fmt: skip
     monkeypatch.setattr(cuda, "_package", lambda: w.cupy)
@@ -213,11 +273,11 @@ def test_a_device_out_of_memory_says_what_was_needed_and_the_next_training_works
 def test_a_device_that_is_lost_keeps_the_weights_of_the_last_chunk(world):
     x, y = data(50, 3, 2, dtype="float32")
     model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
-    with pytest.raises(EngineError, match="failed: cudaErrorLaunchFailure; the weights of the last chunk are kept"):
-        with Training(model, x, y, engine="cuda") as training:
-            training.run(5, Adam(0.01))
-            kept = model.parameters.copy()
-            world.lost = True
+    with Training(model, x, y, engine="cuda") as training:
+        training.run(5, Adam(0.01))
+        kept = model.parameters.copy()
+        world.lost = True
+        with pytest.raises(EngineError, match="failed: cudaErrorLaunchFailure; the weights of the last chunk are kept"):
             training.run(5, Adam(0.01))
     assert model.parameters.tobytes() == kept.tobytes()
     assert world.living == 0
@@ -231,3 +291,38 @@ def test_an_old_device_and_kernels_that_do_not_compile_are_named(world):
     world.facts["major"] = 6
     with pytest.raises(EngineError, match=r"has compute capability 6\.0; engine 'cuda' needs 8\.0 or later"):
         trained("cuda")
+
+
+@pytest.mark.parametrize("engine", ["auto", "cuda"])
+def test_data_on_the_device_train_to_the_same_bits(world, engine):
+    x, y = data(150, 3, 2, dtype="float32")
+    strided = np.repeat(x.astype(np.float64), 2, axis=1)[:, ::2]
+    results = []
+    for rows, place, name in ((x, lambda array: array, "cuda"), (strided, DeviceArray, engine)):
+        model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
+        held = place(x[:40]), place(y[:40])
+        with Training(
+            model, place(rows), place(y), engine=name, batch_size=70, sample_weight=place(np.ones(150)), validation=held
+        ) as training:
+            history = training.run(5, Adam(0.01), early_stopping=EarlyStopping(3, metric="r2"))
+            assert training.engine == "cuda:0"
+            results.append((model.parameters.tobytes(), history.cost.tobytes(), training.cost(), training.diagnose()))
+    assert results[0] == results[1]
+
+
+def test_data_on_a_device_and_another_engine_are_a_mistake(world):
+    x, y = data(20, 3, 2, dtype="float32")
+    model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
+    with pytest.raises(InputError, match=r"x is on CUDA device 1 but the engine is cpu; pass engine='cuda:1', or a copy"):
+        Training(model, DeviceArray(x, 1), y, engine="cpu")
+    with pytest.raises(InputError, match="x is on CUDA device 1 but the engine is cuda:0"):
+        Training(model, DeviceArray(x, 1), y, engine="cuda")
+    with pytest.raises(InputError, match="a share of the rows to validate on needs data on the host"):
+        Training(model, DeviceArray(x), y, validation=0.5)
+    with pytest.raises(InputError, match="x is on a GPU; pass a copy on the host"):
+        model(DeviceArray(x))
+    x[3, 1] = np.nan
+    with pytest.raises(InputError, match="x holds nan in row 3, column 1"):
+        Training(model, DeviceArray(x), y)
+    with pytest.raises(InputError, match="x has 2 columns but the network takes 3"):
+        Training(model, DeviceArray(x[:, :2]), y)

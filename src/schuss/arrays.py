@@ -11,6 +11,22 @@ from schuss.errors import Problems
 
 _BLOCK = 1 << 16  # rows checked at a time, so that a check never needs a second copy of the data
 _EMPTY = np.empty((0, 0))
+_HOST = (1, 3, 11)  # types of DLPack: memory of the processor, and what is pinned for CUDA and ROCm
+_CUDA = 2
+
+
+def cuda_device(given: object) -> int | None:
+    """Return the number of the CUDA device that holds an array (of CuPy, PyTorch, anything with DLPack), None for others."""
+    place = getattr(given, "__dlpack_device__", None)
+    if place is None or isinstance(given, np.ndarray):
+        return None
+    kind, number = place()
+    return int(number) if int(kind) == _CUDA else None
+
+
+def on_host(array: Any) -> NDArray[Any]:
+    """Return an array of the host for one of the host or of CuPy."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array.get())
 
 
 def as_matrix(
@@ -28,10 +44,16 @@ def as_matrix(
 
     pack: False leaves dtype and order as they were given; what does not fit into ``dtype`` is a problem nevertheless.
     vector: a 1-D array is taken as one column. finite: NaN and infinity are a problem, named by row and column. What does
-    not fit is added to ``problems``, and an empty array returned.
+    not fit is added to ``problems``, and an empty array returned. An array of CuPy stays where it is, if it is not packed.
     """
+    stays = cuda_device(given) is not None
+    if stays and pack:
+        problems.add(
+            f"{name} is on a GPU; pass a copy on the host, such as {name}.cpu().numpy() or cupy.asnumpy({name})"
+        )
+        return _EMPTY
     try:
-        array = np.asarray(given)
+        array: Any = given if stays else np.asarray(given)
     except (TypeError, ValueError) as error:
         problems.add(f"{name} cannot be read as an array: {error}")
         return _EMPTY

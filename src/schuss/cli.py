@@ -12,7 +12,7 @@ import numpy as np
 import schuss
 from schuss import activations, costs, limits, table_commands
 from schuss.console import print_table
-from schuss.engines import NAMES, cpu, list_engines
+from schuss.engines import cpu, list_engines, resolve
 from schuss.errors import InputError, SchussError
 from schuss.layers import Dense
 from schuss.resources import available_threads
@@ -182,7 +182,21 @@ def _add_table_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed", type=int, default=0, help="of the split, the first weights and the shuffles (default: %(default)s)"
     )
-    command.add_argument("--engine", default="auto", choices=["auto", *NAMES], help="default: %(default)s")
+    command.add_argument(
+        "--engine",
+        default="auto",
+        type=_engine,
+        help="auto, cpu, cuda, cuda:1, opencl or reference (default: %(default)s)",
+    )
+
+
+def _engine(name: str) -> str:
+    """Return the name of an engine that is there; else argparse tells why it is not."""
+    try:
+        resolve(name)
+    except SchussError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
 
 
 def _engines(_: argparse.Namespace) -> int:

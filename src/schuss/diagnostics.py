@@ -14,7 +14,7 @@ from schuss.network import DenseModel, Network
 
 Array = NDArray[Any]
 
-_SAMPLES = 1000
+SAMPLES = 1000
 _FLAT = 1e-3  # of the steepest slope of sigmoid or tanh: below, a unit is saturated
 
 
@@ -33,9 +33,9 @@ class LayerState:
 
 
 def diagnose(model: DenseModel, x: Array, gradient: Array) -> list[LayerState]:
-    """Return the state of each layer, on the first samples of x (n, d0); gradient: (members, p)."""
+    """Return the state of each layer, on samples x (n, d0); gradient: (members, p)."""
     parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
-    rows = np.ascontiguousarray(x[:_SAMPLES], model.dtype)
+    rows = np.ascontiguousarray(x, model.dtype)
     units = np.array([_units(model, one, rows) for one in parameters])  # (members, layers, 2)
     layers = []
     pairs = zip(views(parameters, model.sizes), views(gradient, model.sizes), strict=True)
@@ -47,9 +47,9 @@ def diagnose(model: DenseModel, x: Array, gradient: Array) -> list[LayerState]:
 
 
 def summary(network: Network, x: Array) -> str:
-    """Return what the layers of a network look like in a few words."""
+    """Return what the layers of a network look like on samples x (n, d0), in a few words."""
     largest = ", ".join(f"{np.abs(layer.weights).max():.4g}" for layer in network.layers)
-    shares = _units(network, network.parameters, np.ascontiguousarray(x[:_SAMPLES], network.dtype))
+    shares = _units(network, network.parameters, np.ascontiguousarray(x, network.dtype))
     flat = ", ".join(f"{share:.0%}" for share in shares.sum(axis=1))
     return f"largest weight of each layer: {largest}; dead or saturated units: {flat}"
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schuss import activations, costs, diagnostics, engines, philox, training_file
+from schuss.arrays import on_host
 from schuss.checks import (
     EarlyStopping,
     Model,
@@ -47,7 +48,8 @@ class Training:
 
     model: a Network or a Population; its parameters are trained in place. x: (n, inputs). y: (n, outputs), or (n,) for one
     column; for "cross_entropy" labels 0..k-1 (n,) or a share for each class (n, k). Arrays may be of any real dtype and
-    order; they are packed, once for all members and a block at a time, into the model's dtype. A memory-mapped x larger
+    order; they are packed, once for all members and a block at a time, into the model's dtype; x of CuPy, PyTorch or anything
+    with DLPack on a CUDA device is read there by engine="cuda". A memory-mapped x larger
     than half of the free memory is read where it is, and shuffled by blocks. ``cost()`` reads the given arrays again.
 
     cost: "quadratic", 1/2 ||y - a||^2 summed over outputs, averaged over samples; "absolute", "huber", "quantile", "poisson",
@@ -104,6 +106,9 @@ class Training:
         if not isinstance(model, Network | Population):
             raise InputError(f"cannot train: the model must be a Network or a Population; got {model!r}")
         problems = Problems("train")
+        described, x, y, sample_weight, validation = engines.placed(
+            engines.resolve(engine), x, y, sample_weight, validation, problems
+        )
         row, parameters = costs.resolve(cost), model.parameters.reshape(-1, model.parameters.shape[-1])
         members = len(parameters)
         if wrong := costs.check_last_activation(row, model.activations[-1].name):
@@ -129,7 +134,6 @@ class Training:
         problems.raise_if_any()
 
         self.model = model
-        described = engines.resolve(engine)
         check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
         own_shuffle = philox.member_shuffle_seeds(model.seeds, number)
         linked = (*model.activations[:-1], activations.resolve("linear")) if row.row.link else model.activations
@@ -310,7 +314,7 @@ class Training:
         """
         with self._guard.exclusive():
             _, gradient = self._session.value_and_gradient(0)
-            return diagnostics.diagnose(self.model, self._data.x, gradient)
+            return diagnostics.diagnose(self.model, self._first_rows(), gradient)
 
     def cost(self, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Any:
         """Return the cost of the current weights: a number, or (members,) for a population.
@@ -447,7 +451,7 @@ class Training:
         held_out, model = self._held_out, self.model
         if early_stopping is None or metric is None or held_out is None:
             return None
-        rows = np.ascontiguousarray(held_out.x, model.dtype)
+        rows = np.ascontiguousarray(on_host(held_out.x), model.dtype)
 
         def evaluate() -> Array:
             parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
@@ -460,11 +464,14 @@ class Training:
             return Scores(evaluate, early_stopping, old.best, old.best_epoch, old.parameters)
         return Scores(evaluate, early_stopping, np.full(members, -np.inf), np.zeros(members), parameters)
 
+    def _first_rows(self) -> Array:
+        return self._data.rows_of_x(slice(diagnostics.SAMPLES))
+
     def _warn_if_diverged(self, history: History) -> None:
         if not history.diverged:
             return
         if isinstance(self.model, Network):
-            what = f"training diverged in epoch {history.diverged[0]}; {diagnostics.summary(self.model, self._data.x)}"
+            what = f"training diverged in epoch {history.diverged[0]}; {diagnostics.summary(self.model, self._first_rows())}"
         else:
             what = f"{len(history.diverged)} of {self._plan.members} members diverged (history.diverged)"
         advice = "the last finite parameters are kept; try a smaller learning rate or momentum, or scale x and y"

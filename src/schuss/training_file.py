@@ -148,9 +148,10 @@ def _fingerprint(data: Data | None) -> list[Any] | None:
         return None
     rows = np.unique(np.linspace(0, len(data.x) - 1, _ROWS).astype(np.int64))
     digest = hashlib.sha256()
-    for array in (data.x, data.y, data.weights):
+    chosen = data.rows_of_x(rows), data.y[rows], None if data.weights is None else data.weights[rows]
+    for array in chosen:
         if array is not None:
-            digest.update(np.ascontiguousarray(array[rows], np.float64).tobytes())
+            digest.update(np.ascontiguousarray(array, np.float64).tobytes())
     weighted = data.weights is not None
     return [list(data.x.shape), list(data.y.shape), weighted, data.in_place, digest.hexdigest()]
 

@@ -10,10 +10,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from schuss.activations import Activation
+from schuss.arrays import cuda_device
 from schuss.engines import cpu, cuda, opencl, reference
 from schuss.engines.base import Data, Plan, Session
 from schuss.engines.gpu import PATHS, GpuSession
-from schuss.errors import EngineError, InputError, unknown_name
+from schuss.errors import EngineError, InputError, Problems, unknown_name
 from schuss.layers import weight_count
 
 NAMES = ("cpu", "cuda", "opencl", "reference")
@@ -131,6 +132,36 @@ def resolve(engine: str | Engine) -> Engine | None:
         if engine.device >= len(found):
             raise EngineError(f"there is no device {engine}; there are {len(found)}: {'; '.join(found)}")
     return engine
+
+
+def placed(
+    engine: Engine | None, x: Any, y: Any, sample_weight: Any, validation: Any, problems: Problems
+) -> tuple[Engine | None, Any, Any, Any, Any]:
+    """Return the engine and the data, x on a CUDA device as arrays of CuPy, what else is there as copies on the host.
+
+    Data on a device decide for "auto"; with another engine they are a problem.
+    """
+    pair = tuple(validation) if isinstance(validation, tuple | list) and len(validation) == 2 else (None, None)
+    given = {"x": x, "y": y, "sample_weight": sample_weight, "validation x": pair[0], "validation y": pair[1]}
+    devices = {name: number for name, array in given.items() if (number := cuda_device(array)) is not None}
+    if not devices:
+        return engine, x, y, sample_weight, validation
+    name, number = next(iter(devices.items()))
+    if engine is None:
+        engine = CUDA(number)
+    if not isinstance(engine, CUDA) or set(devices.values()) != {engine.device}:
+        problems.add(
+            f"{name} is on CUDA device {number} but the engine is {engine}; pass engine='cuda:{number}', or a copy on the "
+            f"host, such as {name.split()[-1]}.cpu().numpy()"
+        )
+    if isinstance(validation, float):
+        problems.add("a share of the rows to validate on needs data on the host; pass validation=(x, y)")
+    problems.raise_if_any()
+    for name in devices:
+        given[name] = cuda.adopted(given[name], copy=not name.endswith("x"))
+    if pair[0] is not None:
+        validation = given["validation x"], given["validation y"]
+    return engine, given["x"], given["y"], given["sample_weight"], validation
 
 
 def _host() -> Engine:

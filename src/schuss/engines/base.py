@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schuss import philox
 from schuss.activations import Activation
+from schuss.arrays import on_host
 from schuss.costs import Cost
 from schuss.layers import parameter_count
 from schuss.optimizers import Optimizer
@@ -30,6 +31,7 @@ BLOCK = 1 << 15
 class Data:
     """Samples in rows: x (n, d0), y (n, columns) and weights (n,) or None; checked, but as they were given.
 
+    x may be an array of CuPy, on a device; the engine for CUDA reads it there.
     in_place: the arrays are of the plan's dtype and C-ordered, and an engine may read them where they are, again and again.
     """
 
@@ -43,11 +45,15 @@ class Data:
         """The sum of the weights, S over all samples."""
         return float(len(self.x)) if self.weights is None else float(self.weights.sum(dtype=np.float64))
 
+    def rows_of_x(self, some: Any) -> Array:
+        """Return some rows of x, on the host."""
+        return on_host(self.x[some])
+
     def blocks(self, dtype: np.dtype[Any], rows: int = BLOCK) -> Iterator[tuple[int, Array, Array, Array | None]]:
         """Yield (first row, x, y, weights) for blocks of rows, C-ordered and of a dtype."""
         for first in range(0, len(self.x), rows):
             some = slice(first, first + rows)
-            x, y = (np.ascontiguousarray(array[some], dtype) for array in (self.x, self.y))
+            x, y = (np.ascontiguousarray(array, dtype) for array in (self.rows_of_x(some), self.y[some]))
             yield first, x, y, None if self.weights is None else np.ascontiguousarray(self.weights[some], dtype)
 
 

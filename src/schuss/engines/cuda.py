@@ -52,6 +52,12 @@ def is_available() -> bool:
         return False
 
 
+def adopted(given: Any, copy: bool) -> Any:
+    """Return an array on a device as one of CuPy, without a copy, or its copy on the host."""
+    array = _package().from_dlpack(given)
+    return array.get() if copy else array
+
+
 class CudaQueue:
     """The memory and the program of one session (see ``Queue``): a stream of its own."""
 
@@ -136,10 +142,20 @@ class CudaQueue:
         if array.nbytes:
             with self._device:
                 try:
-                    (self._places[name] + offset).copy_from_host_async(array.ctypes.data, array.nbytes, self._stream)
+                    place = self._places[name] + offset
+                    if isinstance(array, np.ndarray):
+                        place.copy_from_host_async(array.ctypes.data, array.nbytes, self._stream)
+                    else:
+                        self._device.synchronize()  # the array may still be in the making on another stream
+                        place.copy_from_device_async(array.data, array.nbytes, self._stream)
                     self._stream.synchronize()
                 except self._cupy.cuda.runtime.CUDARuntimeError as error:
                     raise self._lost(error) from error
+
+    def packed(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """Return an array of the device C-ordered and of a dtype, on the device."""
+        with self._device:
+            return self._cupy.ascontiguousarray(array, dtype)
 
     def read(self, name: str, array: NDArray[Any]) -> None:
         """Copy from the device (see ``Queue``)."""

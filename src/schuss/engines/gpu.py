@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from schuss.engines.base import (
     BEST_COST,
+    BLOCK as BLOCK_OF_ROWS,
     CONVERGED,
     RUNNING,
     STEPS,
@@ -92,6 +93,9 @@ class Queue(Protocol):
 
     def write(self, name: str, array: Array, offset: int = 0) -> None:
         """Copy an array into a buffer, from a byte on; the array may change as soon as this returns."""
+
+    def packed(self, array: Any, dtype: np.dtype[Any]) -> Array:
+        """Return an array of the device C-ordered and of a dtype, for ``write``; where there are such arrays."""
 
     def read(self, name: str, array: Array) -> None:
         """Copy the beginning of a buffer into a C-ordered array, after all that was asked for before."""
@@ -544,10 +548,15 @@ class GpuSession:
         for prefix, data in (("", self._data), ("held_out_", self._validation)):
             if data is None:
                 continue
-            for first, *arrays in data.blocks(plan.dtype):
+            there = not isinstance(data.x, np.ndarray)  # x is on the device, and never passes through the host
+            seen = replace(data, x=data.y) if there else data
+            for first, *arrays in seen.blocks(plan.dtype):
                 for name, array in zip(("x", "y", "weights"), arrays, strict=True):
-                    if array is not None:
+                    if array is not None and not (there and name == "x"):
                         self._write(f"{prefix}{name}", array, first * array[:1].nbytes)
+            for first in range(0, len(data.x) if there else 0, BLOCK_OF_ROWS):
+                array = self._queue.packed(data.x[first : first + BLOCK_OF_ROWS], plan.dtype)
+                self._queue.write(f"{prefix}x", array, first * array[:1].nbytes)
         members = plan.members
         self._write("penalties", np.stack([plan.l2, plan.l1], axis=1))
         self._write("shuffle_seeds", plan.shuffle_seeds)

@@ -119,6 +119,10 @@ class OpenCLQueue:
             except self._cl.Error as error:
                 raise self._lost(error) from error
 
+    def packed(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """Raise EngineError: data of OpenCL are taken from the host (see ``Queue``)."""
+        raise EngineError(f"{self.name} takes its data from the host")
+
     def read(self, name: str, array: NDArray[Any]) -> None:
         """Copy from the device (see ``Queue``)."""
         if array.nbytes:

@@ -1,4 +1,4 @@
-"""A GPU made of threads: a ``Queue`` that runs the kernel text of the GPU engines on the processor, groups that meet included.
+"""A GPU made of threads: a ``Queue`` that runs the kernels of the GPU engines on the processor, groups that meet included.
 
 Every thread of a group is a thread here, so that what a GPU does at the same time happens at the same time, and a missing
 barrier shows. Local memory begins as NaN. Only g++ is needed.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schuss.engines import gpu
+from schuss.engines.cuts import Limits
 
 COMPILER = shutil.which("g++")
 
@@ -134,4 +134,4 @@ class Emulator:
 
 def limits(**changes):
     known = {"memory": 1 << 30, "local_memory": 96 << 10, "units": 3, "cooperative": True}
-    return gpu.Limits(**(known | changes))
+    return Limits(**(known | changes))

@@ -9,7 +9,7 @@ import pytest
 import emulator
 from conftest import data, network
 from schuss import Adam, EarlyStopping, EngineError, InputError, Training, list_engines
-from schuss.engines import CUDA, cuda, gpu
+from schuss.engines import CUDA, cuda, cuts
 
 pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator needs g++")
 
@@ -131,7 +131,7 @@ class Kernel:
         self.module, self.name, self.max_dynamic_shared_size_bytes = module, name, 48 << 10
 
     def __call__(self, grid, block, arguments, *, shared_mem=0):
-        assert block == (gpu.THREADS,)
+        assert block == (cuts.THREADS,)
         assert shared_mem <= self.max_dynamic_shared_size_bytes
         assert {type(one) for one in arguments[:-3]} == {np.uint64}
         assert {type(one) for one in arguments[-3:]} == {np.int32}
@@ -219,8 +219,8 @@ def world(monkeypatch):
         RawModule=lambda **given: Module(w, **given),
     )  # fmt: skip
     monkeypatch.setattr(cuda, "_package", lambda: w.cupy)
-    monkeypatch.setattr(gpu, "THREADS", 16)
-    monkeypatch.setattr(gpu, "BLOCK", 16)
+    monkeypatch.setattr(cuts, "THREADS", 16)
+    monkeypatch.setattr(cuts, "BLOCK", 16)
     monkeypatch.setattr(cuda, "THREADS", 16)
     return w
 
@@ -233,7 +233,7 @@ def trained(engine, epochs=40, n=150, **options):
     return model, history, training.engine
 
 
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 def test_it_follows_the_reference(world, path):
     ours, theirs = (trained(engine, batch_size=70) for engine in (CUDA(1, path=path), "reference"))
     np.testing.assert_allclose(ours[0].parameters, theirs[0].parameters, rtol=1e-4, atol=1e-5)
@@ -313,7 +313,9 @@ def test_data_on_the_device_train_to_the_same_bits(world, engine):
 def test_data_on_a_device_and_another_engine_are_a_mistake(world):
     x, y = data(20, 3, 2, dtype="float32")
     model = network((3, 6, 2), ("tanh", "linear"), dtype="float32")
-    with pytest.raises(InputError, match=r"x is on CUDA device 1 but the engine is cpu; pass engine='cuda:1', or a copy"):
+    with pytest.raises(
+        InputError, match=r"x is on CUDA device 1 but the engine is cpu; pass engine='cuda:1', or a copy"
+    ):
         Training(model, DeviceArray(x, 1), y, engine="cpu")
     with pytest.raises(InputError, match="x is on CUDA device 1 but the engine is cuda:0"):
         Training(model, DeviceArray(x, 1), y, engine="cuda")

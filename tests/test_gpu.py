@@ -1,5 +1,5 @@
-"""The GPU engines: every path on every kind of plan, through OpenCL on the processor, through an emulator in which groups meet,
-and through NVRTC, which compiles without a GPU.
+"""The GPU engines: every path on every kind of plan, through OpenCL on the processor, through an emulator in which groups
+meet, and through NVRTC, which compiles without a GPU.
 """
 
 from dataclasses import replace
@@ -25,7 +25,8 @@ from schuss import (
 )
 from schuss.activations import ACTIVATIONS, ELEMENTWISE
 from schuss.costs import COSTS, Huber, Quantile
-from schuss.engines import CUDA, OpenCL, cuda, gpu, list_engines, opencl
+from schuss.engines import CUDA, OpenCL, cuda, cuts, gpu, list_engines, opencl, program
+from schuss.engines.base import Data
 from schuss.schedules import Cosine
 
 needs_compiler = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator needs g++")
@@ -52,8 +53,8 @@ def emulated(monkeypatch, path=None, **limits):
         return engine, gpu.GpuSession(made[-1], plan, parameters, data, validation, path)
 
     real = engines.open_session
-    monkeypatch.setattr(gpu, "THREADS", 16)
-    monkeypatch.setattr(gpu, "BLOCK", 16)
+    monkeypatch.setattr(cuts, "THREADS", 16)
+    monkeypatch.setattr(cuts, "BLOCK", 16)
     monkeypatch.setattr(engines, "open_session", opened)
     monkeypatch.setattr(engines, "resolve", lambda engine: OpenCL() if engine == "opencl" else engines.Reference())
     return made
@@ -112,7 +113,7 @@ def plain():
 
 @pytest.mark.parametrize("make", [plain, dropping])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 @needs_compiler
 def test_every_path_follows_the_reference(monkeypatch, path, options, make):
     made = emulated(monkeypatch, path)
@@ -124,7 +125,7 @@ def test_every_path_follows_the_reference(monkeypatch, path, options, make):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 @needs_compiler
 def test_every_optimizer_follows_the_reference(monkeypatch, path, optimizer):
     emulated(monkeypatch, path)
@@ -147,7 +148,7 @@ def test_the_narrow_paths_give_the_same_bits(monkeypatch, path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 @needs_compiler
 def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     x, y = data(100, 3, 1, dtype="float32")
@@ -156,8 +157,8 @@ def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     for budget in (1 << 30, 400):
         with monkeypatch.context() as patch:
             made = emulated(patch, path, units=8)
-            patch.setattr(gpu, "_PARTIAL_BYTES", budget)
-            patch.setattr(gpu, "_WORK_BYTES", budget * 64)
+            patch.setattr(cuts, "_PARTIAL_BYTES", budget)
+            patch.setattr(cuts, "_WORK_BYTES", budget * 64)
             model = Population(3, [Dense(8, "tanh"), Dense(1)], members=5, seed=1)
             with Training(model, x, y, engine="opencl", batch_size=64, validation=held) as training:
                 at_once = training._session._cut.slots
@@ -169,7 +170,7 @@ def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     assert path == "grid" or results[1][3] < 5
 
 
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 @needs_compiler
 def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     emulated(monkeypatch, path, units=8)
@@ -178,9 +179,11 @@ def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     for name in ("opencl", "reference"):
         model = Population(3, [Dense(8, "relu"), Dense(1)], members=4, seed=3)
         rates = np.array([0.05, 1e9, 0.3, 1e-9])
-        with Training(model, x, 100 * y, engine=name, validation=(x[:60], 100 * y[:60])) as training:
-            with pytest.warns(RuntimeWarning, match="diverged"):
-                history = training.run(30, SGD(rates), early_stopping=EarlyStopping(3, min_delta=1e-6))
+        with (
+            Training(model, x, 100 * y, engine=name, validation=(x[:60], 100 * y[:60])) as training,
+            pytest.warns(RuntimeWarning, match="diverged"),
+        ):
+            history = training.run(30, SGD(rates), early_stopping=EarlyStopping(3, min_delta=1e-6))
         histories.append(history)
         models.append(model.parameters)
     assert histories[0].diverged == histories[1].diverged
@@ -230,7 +233,7 @@ def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkey
 
 @needs_compiler
 def test_pieces_of_a_batch_add_up(monkeypatch):
-    monkeypatch.setattr(gpu, "_WORK_BYTES", 20000)
+    monkeypatch.setattr(cuts, "_WORK_BYTES", 20000)
     emulated(monkeypatch, "layers")
     x, y = data(500, 3, 2)
     explained = follow(dropping, x, y, ANY, batch_size=300, input_noise=0.1, validation=(x[:200], y[:200]))
@@ -256,7 +259,7 @@ def test_shuffles_by_blocks_are_those_of_the_reference(opencl_device, tmp_path):
     )
 
 
-@pytest.mark.parametrize("path", gpu.PATHS)
+@pytest.mark.parametrize("path", cuts.PATHS)
 @needs_compiler
 def test_lbfgs_searches_on_the_host(monkeypatch, path):
     emulated(monkeypatch, path)
@@ -292,15 +295,17 @@ def plan_of(sizes, samples, members=1, batch_size=None, dtype="float32", cost="q
 
     x, y = data(samples, sizes[0], 1 if cost == "cross_entropy" else sizes[-1], dtype=dtype)
     layers = [Dense(units, "tanh") for units in sizes[1:-1]] + [Dense(sizes[-1])]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(EngineError, match="seen"):
+    model = Population(sizes[0], layers, members=members, dtype=dtype)
+    targets = (y > 0) if cost == "cross_entropy" else y
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "open_session", opened)
-        model = Population(sizes[0], layers, members=members, dtype=dtype)
-        Training(model, x, (y > 0) if cost == "cross_entropy" else y, cost=cost, batch_size=batch_size)
+        with pytest.raises(EngineError, match="seen"):
+            Training(model, x, targets, cost=cost, batch_size=batch_size)
     return plans[0]
 
 
-H200 = gpu.Limits(memory=140 << 30, local_memory=227 << 10, units=132, cooperative=True)
-SMALL = gpu.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
+H200 = cuts.Limits(memory=140 << 30, local_memory=227 << 10, units=132, cooperative=True)
+SMALL = cuts.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
 
 
 @pytest.mark.parametrize(
@@ -315,16 +320,16 @@ SMALL = gpu.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
     ],
 )
 def test_the_path_is_that_of_the_documentation(plan, limits, path):
-    cut = gpu.choose(plan_of(*plan), 0, limits)
+    cut = cuts.choose(plan_of(*plan), 0, limits)
     assert cut.path == path
-    assert gpu.choose(plan_of(*plan[:2]), 0, limits).rows == cut.rows  # however many members
+    assert cuts.choose(plan_of(*plan[:2]), 0, limits).rows == cut.rows  # however many members
 
 
 def test_a_path_that_cannot_be_taken_says_why():
     with pytest.raises(EngineError, match="path='grid' cannot be used: groups of this device cannot meet"):
-        gpu.choose(plan_of((4, 8, 1), 500), 0, SMALL, "grid")
+        cuts.choose(plan_of((4, 8, 1), 500), 0, SMALL, "grid")
     with pytest.raises(EngineError, match="path='step' cannot hold a tile of this network in 49152 bytes"):
-        gpu.choose(plan_of((4000, 1), 500), 0, SMALL, "step")
+        cuts.choose(plan_of((4000, 1), 500), 0, SMALL, "step")
     with pytest.raises(InputError, match="unknown path 'fast'"):
         OpenCL(path="fast")
 
@@ -383,8 +388,8 @@ def test_auto_goes_on_where_the_gpu_refuses(monkeypatch):
         Training(plain(), x, y) as t,
     ):
         assert t.engine in ("cpu", "reference")
-    with pytest.raises(EngineError, match="out of memory"), monkeypatch.context() as patch:
-        patch.setattr(engines, "resolve", lambda engine: CUDA())
+    monkeypatch.setattr(engines, "resolve", lambda engine: CUDA())
+    with pytest.raises(EngineError, match="out of memory"):
         Training(plain(), x, y, engine="cuda")
 
 
@@ -397,7 +402,7 @@ def test_every_engine_explains_itself(engine):
 # -- NVRTC ------------------------------------------------------------------------------------------------------------
 
 VARIANTS = {
-    **{path: (((4, 32, 16, 1), 10_000), {"path": path}) for path in gpu.PATHS},
+    **{path: (((4, 32, 16, 1), 10_000), {"path": path}) for path in cuts.PATHS},
     "float64": (((4, 32, 16, 1), 10_000, 1, 100, "float64"), {}),
     "classes": (((20, 16, 3), 500, 7, None, "float32", "cross_entropy"), {}),
 }
@@ -408,13 +413,13 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_path_compiles_for_cuda(variant, architecture):
     plan, options = plan_of(*VARIANTS[variant][0]), VARIANTS[variant][1]
-    cut = gpu.choose(plan, 50, H200, options.get("path"))
-    held_out = gpu.Data(np.zeros((50, plan.sizes[0])), np.zeros((50, plan.columns)), np.ones(50))
+    cut = cuts.choose(plan, 50, H200, options.get("path"))
+    held_out = Data(np.zeros((50, plan.sizes[0])), np.zeros((50, plan.columns)), np.ones(50))
     keys = np.zeros((plan.members, 4), np.uint32)
     for changes in ({}, {"bootstrap_keys": keys, "input_noise": 0.1, "average": 0.5, "order": "blocks",
                          "dropout": (0.5,) * (len(plan.sizes) - 2) + (0.0,)}):  # fmt: skip
         log, code = nvrtc.compile_for(
-            gpu.kernel_text(replace(plan, **changes), cut, H200, held_out, True, 100), architecture
+            program.kernel_text(replace(plan, **changes), cut, H200, held_out, True, 100), architecture
         )
         assert log == ""
         for kernel in ("epochs", "gradient") if cut.tile else ("forward1", "gradient1"):
@@ -431,7 +436,7 @@ def test_every_activation_and_cost_compiles_for_cuda(number):
     cost = COSTLY[number % len(COSTLY)]
     plan = plan_of((4, 6, 1), 100)
     changed = replace(plan, cost=cost, activations=(row, ACTIVATIONS["linear"] if cost.row.link else row))
-    text = gpu.kernel_text(changed, gpu.choose(changed, 0, H200), H200, None, False, 10)
+    text = program.kernel_text(changed, cuts.choose(changed, 0, H200), H200, None, False, 10)
     log, code = nvrtc.compile_for(text, "sm_90")
     assert log == ""
     assert code

@@ -6,7 +6,7 @@ from pathlib import Path
 import schuss
 
 ROOT = Path(schuss.__file__).parent
-HEAVY = {"matplotlib", "polars", "rich", "safetensors"}
+HEAVY = {"cupy", "matplotlib", "polars", "pyopencl", "rich", "safetensors"}
 
 # Lower modules never import from higher ones; engines never import network or training.
 RANKS = [

@@ -13,7 +13,8 @@ from schuss.activations import Activation
 from schuss.arrays import cuda_device
 from schuss.engines import cpu, cuda, opencl, reference
 from schuss.engines.base import Data, Plan, Session
-from schuss.engines.gpu import PATHS, GpuSession
+from schuss.engines.cuts import PATHS
+from schuss.engines.gpu import GpuSession
 from schuss.errors import EngineError, InputError, Problems, unknown_name
 from schuss.layers import weight_count
 

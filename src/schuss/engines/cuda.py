@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss.engines.gpu import THREADS, TILE_KERNELS, Launch, Limits
+from schuss.engines.cuts import THREADS, Limits
+from schuss.engines.launches import TILE_KERNELS, Launch
 from schuss.errors import EngineError
 
 _STEPS_A_GRAPH = 16

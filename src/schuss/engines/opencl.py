@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss.engines.gpu import THREADS, Launch, Limits
+from schuss.engines.cuts import THREADS, Limits
+from schuss.engines.launches import Launch
 from schuss.errors import EngineError
 
 _EVERY = 64  # launches between two calls that make the driver begin

@@ -1,0 +1,143 @@
+"""How a plan is cut for a GPU: which path its steps take, in tiles or pieces of how many samples, over how many groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from schuss.engines.base import Plan
+from schuss.errors import EngineError, InputError, unknown_name
+
+PATHS = ("grid", "epochs", "step", "layers")
+"""How a step can be cut; ``choose`` says which is taken."""
+
+THREADS, BLOCK = 256, 64
+"""Threads of a group, and the side of the block of a matrix product that it computes: 4 x 4 results a thread."""
+
+_ROWS = 128
+_WIDE_LAYER = 128 * 128  # weights from which a layer is a matrix product over device memory
+_ROWS_OF_ONE_GROUP = 32  # tiles a step of a member that one group does alone
+_PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device has: bytes of memory, and of local memory a group; compute units; doubles; and whether all groups of a
+    launch can be on it at the same time and meet (a cooperative launch).
+    """
+
+    memory: int
+    local_memory: int
+    units: int
+    threads: int = 1024
+    doubles: bool = True
+    cooperative: bool = False
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a plan is cut. tile: samples of a tile, 0 for the path "layers". staged: whether a group copies the parameters
+    into its local memory. rows: partial sums of a gradient. slices: groups that share an update. slots: members at work at
+    the same time. piece: samples at a time (layers). held_out_rows: partial sums of a validation cost.
+    """
+
+    path: str
+    tile: int
+    staged: bool
+    rows: int
+    slices: int
+    slots: int
+    piece: int
+    held_out_rows: int
+    why: str
+
+
+def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) -> Cut:
+    """Return how a plan is cut on a device. asked: one of PATHS, or None for the one that should be fastest.
+
+    Rows and tiles are a function of plan and device, never of the number of members. Raises InputError for a path that
+    there is not, EngineError if the one asked for cannot take the plan.
+    """
+    if asked is not None and asked not in PATHS:
+        raise InputError(unknown_name("path", asked, PATHS))
+    tile, staged = _tile(plan, limits)
+    tiles = -(-plan.batch_size // tile) if tile else 0
+    rows = min(_ROWS, tiles)
+    reasons = _refusals(plan, limits, tile, rows)
+    path = asked or next(path for path in PATHS if path not in reasons)
+    if path in reasons and (asked is None or reasons[path].startswith("cannot")):
+        raise EngineError(f"path={path!r} {reasons[path]}; leave it out, or pass one of {', '.join(PATHS)}")
+    if path == "layers":
+        return _layers(plan, held_out, limits)
+    slices = max(1, min(rows, limits.units // plan.members)) if path == "grid" else 1
+    slots = max(1, min(plan.members, _PARTIAL_BYTES // (rows * plan.parameters * plan.dtype.itemsize)))
+    held_out_rows = min(_ROWS, -(-held_out // tile))
+    slots = plan.members if path == "grid" else slots
+    return Cut(path, tile, staged, rows, slices, slots, 0, max(1, held_out_rows), _WHY[path])
+
+
+_WHY = {
+    "grid": "all steps in one launch, shared by groups that meet twice a step",
+    "epochs": "all steps in one launch, a group for each member",
+    "step": "two launches a step for all members",
+    "layers": "a matrix product for each layer",
+}
+
+
+def _refusals(plan: Plan, limits: Limits, tile: int, rows: int) -> dict[str, str]:
+    """Return the paths that should not take a plan, and why; those that cannot say so."""
+    no: dict[str, str] = {}
+    if not tile:
+        return dict.fromkeys(
+            PATHS[:3], f"cannot hold a tile of this network in {limits.local_memory} bytes of local memory"
+        )
+    if not limits.cooperative:
+        no["grid"] = "cannot be used: groups of this device cannot meet"
+    elif plan.members > limits.units:
+        no["grid"] = f"cannot be used: there are more members than the {limits.units} groups that can meet"
+    elif rows == 1 or 2 * plan.members > limits.units:
+        no["grid"] = "has nothing to share"
+    if rows > _ROWS_OF_ONE_GROUP:
+        no["epochs"] = f"has {rows} tiles a step"
+    sizes = plan.sizes
+    if max(a * b for a, b in pairwise(sizes)) >= _WIDE_LAYER:
+        no |= {path: "has wide layers" for path in PATHS[:3] if path not in no}
+    return no
+
+
+def _tile(plan: Plan, limits: Limits) -> tuple[int, bool]:
+    """Return how many samples a tile has, 0 if none fits, and whether the parameters fit beside it."""
+    if len(plan.activations) + 2 > THREADS:
+        return 0, False
+    room = limits.local_memory - 512 - 8 * THREADS - 16 * len(plan.sizes)
+    held = plan.parameters * plan.dtype.itemsize
+    staged = held <= min(room // 3, 32 << 10)
+    most = min(96, max(16, -(-plan.batch_size // 16) * 16))
+    for tile in sorted(range(16, most + 1, 16), key=lambda tile: (-(-plan.batch_size // tile) > _ROWS, abs(64 - tile))):
+        if (12 + plan.dtype.itemsize) * tile + (held if staged else 0) + (tile + 1) * units(
+            plan
+        ) * plan.dtype.itemsize <= room:
+            return tile, staged
+    return 0, False
+
+
+def units(plan: Plan) -> int:
+    """Return how many numbers a tile holds of a sample: x, every a, z where it is read, delta of the hidden layers."""
+    kept = sum(size * (1 + (f.reads == "z")) for size, f in zip(plan.sizes[1:], plan.activations, strict=True))
+    return plan.sizes[0] + kept + sum(plan.sizes[1:-1])
+
+
+def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
+    most = max(plan.batch_size, held_out)
+    sample = plan.dtype.itemsize * (units(plan) + 2)
+    budget = min(_WORK_BYTES, limits.memory // 4)
+    piece = max(BLOCK, min(-(-most // BLOCK) * BLOCK, budget // sample // BLOCK * BLOCK))
+    sizes = plan.sizes
+    smallest = min(-(-a // BLOCK) * -(-b // BLOCK) for a, b in pairwise(sizes))
+    rows = max(
+        1, min(_ROWS, -(-piece // 256), -(-4 * 132 // smallest), budget // (plan.parameters * plan.dtype.itemsize))
+    )
+    member = piece * sample + rows * plan.parameters * plan.dtype.itemsize
+    slots = max(1, min(plan.members, budget // member))
+    slices = max(1, min(256, plan.parameters // (4 * THREADS)))
+    return Cut("layers", 0, False, rows, slices, slots, piece, rows, _WHY["layers"])

@@ -1,0 +1,130 @@
+"""How a plan becomes launches: the kernels of a step, of a look at the validation data, of a prediction, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from schuss.engines import cuts
+from schuss.engines.base import Plan
+from schuss.engines.cuts import Cut
+
+TRAINING, VALIDATION, PREDICTION = range(3)
+"""The rows that a kernel works on; fused.cl has the same."""
+
+TILE_KERNELS = ("gradient", "validate", "predict", "epochs")
+"""The kernels with a tile in local memory."""
+
+
+class Launch(NamedTuple):
+    """A kernel on groups x members, beginning with ``first_member``; piece: which part of the rows (layers); source: whose
+    rows. meets: whether its groups wait for each other.
+    """
+
+    kernel: str
+    groups: int
+    members: int
+    first_member: int = 0
+    piece: int = 0
+    source: int = TRAINING
+    meets: bool = False
+
+
+@dataclass(frozen=True)
+class Launches:
+    """The launches of a plan, cut in a certain way; held_out: rows of validation data."""
+
+    plan: Plan
+    cut: Cut
+    held_out: int
+
+    def waves(self) -> Iterator[tuple[int, int]]:
+        """Yield the first member and the number of members that are at work at the same time."""
+        for first in range(0, self.plan.members, self.cut.slots):
+            yield first, min(self.cut.slots, self.plan.members - first)
+
+    @property
+    def whole_runs(self) -> bool:
+        """Whether one launch takes all the steps that are asked for."""
+        return self.cut.path in ("grid", "epochs")
+
+    def runs(self) -> Iterator[tuple[Launch, ...]]:
+        """Yield what takes all the steps that are asked for, looks included, a wave at a time (grid, epochs)."""
+        for first, members in self.waves():
+            yield (Launch("epochs", self.cut.slices, members, first, meets=self.cut.slices > 1),)
+
+    def steps(self, clips: bool) -> tuple[Launch, ...]:
+        """Return what takes one step of all members (step, layers)."""
+        return tuple(
+            launch
+            for first, members in self.waves()
+            for launch in (*self._gradients(first, members), *self._updates(first, members, clips))
+        )
+
+    def looks(self) -> tuple[Launch, ...]:
+        """Return what looks at the validation cost after an epoch (step, layers)."""
+        return tuple(
+            launch
+            for first, members in self.waves()
+            for launch in (*self.validations(first, members), Launch("look", 1, members, first))
+        )
+
+    def evaluation(self, first: int, members: int) -> tuple[Launch, ...]:
+        """Return what leaves the gradient of a step in ``next`` and its cost in ``costs``."""
+        update = Launch("update", self.cut.slices, members, first)
+        return (*self._gradients(first, members), update, Launch("value", 1, members, first))
+
+    def validations(self, first: int, members: int) -> Iterator[Launch]:
+        """Yield what fills the partial sums of the validation cost."""
+        if self.cut.tile:
+            yield Launch("validate", self.cut.held_out_rows, members, first, 0, VALIDATION)
+            return
+        for piece in range(-(-self.held_out // self.cut.piece)):
+            yield from self._forwards(first, members, piece, VALIDATION)
+
+    def predictions(self, rows: int) -> tuple[Launch, ...]:
+        """Return what leaves the outputs for some rows in ``predictions``."""
+        found: list[Launch] = []
+        for first, members in self.waves():
+            if self.cut.tile:
+                found.append(Launch("predict", -(-rows // self.cut.tile), members, first, 0, PREDICTION))
+                continue
+            for piece in range(-(-rows // self.cut.piece)):
+                found += self._forwards(first, members, piece, PREDICTION)
+        return tuple(found)
+
+    def _gradients(self, first: int, members: int) -> Iterator[Launch]:
+        """Yield what fills the partial sums of a step's gradient."""
+        if self.cut.tile:
+            yield Launch("gradient", self.cut.rows, members, first)
+            return
+        sizes, rows = self.plan.sizes, self.cut.rows
+        for piece in range(-(-self.plan.batch_size // self.cut.piece)):
+            yield from self._forwards(first, members, piece, TRAINING)
+            for level in range(len(sizes) - 1, 0, -1):
+                inputs, outputs = sizes[level - 1], sizes[level]
+                yield Launch(f"gradient{level}", _blocks(inputs) * _blocks(outputs) * rows, members, first, piece)
+                yield Launch(f"bias_gradient{level}", -(-outputs // cuts.THREADS) * rows, members, first, piece)
+                if level > 1:
+                    groups = _blocks(self.cut.piece) * _blocks(inputs)
+                    yield Launch(f"backward{level}", groups, members, first, piece)
+
+    def _forwards(self, first: int, members: int, piece: int, source: int) -> Iterator[Launch]:
+        yield Launch("gather", -(-self.cut.piece // cuts.THREADS), members, first, piece, source)
+        for level, outputs in enumerate(self.plan.sizes[1:], 1):
+            groups = _blocks(self.cut.piece) * _blocks(outputs)
+            yield Launch(f"forward{level}", groups, members, first, piece, source)
+        yield Launch("output", self.cut.rows, members, first, piece, source)
+
+    def _updates(self, first: int, members: int, clips: bool) -> Iterator[Launch]:
+        """Yield what turns the partial sums into new parameters."""
+        if self.cut.slices == 1:
+            yield Launch("settle", 1, members, first)
+            return
+        for kernel in ("norm_squares", "update", "adopt") if clips else ("update", "adopt"):
+            yield Launch(kernel, self.cut.slices, members, first)
+
+
+def _blocks(count: int) -> int:
+    return -(-count // cuts.BLOCK)

@@ -56,3 +56,10 @@ def test_the_example_of_the_readme(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), scope)
     assert scope["history"].validation_cost[-1] < 0.01
     assert schuss.load("network.safetensors").parameters.tolist() == scope["network"].parameters.tolist()
+
+
+def test_the_example_of_the_guide_to_engines(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "engines.md").read_text(), re.DOTALL)
+    exec(compile(code, "engines.md", "exec"), {})
+    promised = re.search(r"# (cpu: .*?); \.\.\.$", code, re.MULTILINE)[1]
+    assert capsys.readouterr().out.startswith(promised)

@@ -58,10 +58,10 @@ class Training:
     ``alpha`` of scikit-learn; another thing than an optimizer's weight decay); numbers, or one a member. engine: "auto",
     "cpu", "cuda", "cuda:1", "opencl", "opencl:1", "reference", or a description with options, such as
     ``schuss.engines.CUDA(1, path="step")``; ``explain()`` says what was made of it. batch_size: samples of a step; None
-    or n for full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none; "member": an order for each member, by its own
-    seed too; "blocks": shuffle blocks of rows, and the rows of a few blocks together, of a memory-mapped x read in
-    place. bootstrap: resample the data for each member, by ``seed`` and its own: each sample's weight is multiplied
-    with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006). validation: (x, y) to evaluate after
+    or n for full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none;
+    "member": an order for each member, by its own seed too; "blocks": shuffle blocks of rows, and the rows of a few
+    blocks together, of a memory-mapped x read in place. bootstrap: resample the data for each member, by ``seed`` and its
+    own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006). validation: (x, y) to evaluate after
     recorded epochs, or a share of the rows to hold out, drawn by ``seed``. sample_weight: (n,), none negative.
     class_weight: "balanced", a dictionary of labels, or one number a class; it multiplies sample_weight. input_noise:
     the standard deviation of noise on x, new in each step. average: the decay of a moving average of the parameters

@@ -114,7 +114,7 @@ def definitions(
 
 
 def places(plan: Plan, cut: Cut) -> dict[str, int]:
-    """Return where A, Z and D of each layer begin, and the "size" of all: in a tile, after the parameters, or a slot of work."""
+    """Return where A, Z and D of each layer begin, and the "size" of all: in a tile, after parameters, or a slot of work."""
     stride = cut.tile + 1 if cut.tile else cut.piece
     found, end = {}, plan.parameters if cut.staged else 0
     depth = len(plan.activations)

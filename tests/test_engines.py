@@ -239,5 +239,5 @@ def test_sgd_is_that_of_pytorch(engine, nesterov, batch_size):
 
 def test_an_unknown_engine_lists_the_known():
     x, y = data(3, 1, 1)
-    with pytest.raises(InputError, match="known: auto, cpu, reference"):
+    with pytest.raises(InputError, match="known: auto, cpu, cuda, cuda:1, opencl, opencl:1, reference"):
         Training(network((1, 1), ("linear",)), x, y, engine="cpux")

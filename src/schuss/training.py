@@ -61,13 +61,13 @@ class Training:
     or n for full batches. shuffle: draw a new order of the samples for every epoch, by ``seed``; full batches need none;
     "member": an order for each member, by its own seed too; "blocks": shuffle blocks of rows, and the rows of a few
     blocks together, of a memory-mapped x read in place. bootstrap: resample the data for each member, by ``seed`` and its
-    own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006). validation: (x, y) to evaluate after
-    recorded epochs, or a share of the rows to hold out, drawn by ``seed``. sample_weight: (n,), none negative.
-    class_weight: "balanced", a dictionary of labels, or one number a class; it multiplies sample_weight. input_noise:
-    the standard deviation of noise on x, new in each step. average: the decay of a moving average of the parameters
-    (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters; "restart" goes back to its last
-    good state, with half the learning rate. threads: None means the smallest of affinity, cgroup quota and
-    OMP_NUM_THREADS; the result has the same bits for any number.
+    own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
+    validation: (x, y) to evaluate after recorded epochs, or a share of the rows to hold out, drawn by ``seed``.
+    sample_weight: (n,), none negative. class_weight: "balanced", a dictionary of labels, or one number a class; it
+    multiplies sample_weight. input_noise: the standard deviation of noise on x, new in each step. average: the decay of a
+    moving average of the parameters (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters;
+    "restart" goes back to its last good state, with half the learning rate. threads: None means the smallest of affinity,
+    cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 

@@ -45,8 +45,9 @@ def devices() -> tuple[str, ...]:
     return tuple(f"{one['name'].decode()}, {one['totalGlobalMem'] / 1e9:.3g} GB" for one in every)
 
 
+@cache
 def is_available() -> bool:
-    """Return whether there is a device."""
+    """Return whether there is a device; asked once, because loading CuPy takes a moment."""
     try:
         return bool(devices())
     except EngineError:

@@ -398,7 +398,8 @@ x = np.random.default_rng(0).random((1_000_000, 20)); y = x.sum(axis=1)
 for batch in (None, 256):
     Path("/proc/self/clear_refs").write_text("5")
     before = now("VmRSS")
-    with Training(Network(20, [Dense(4, "tanh"), Dense(1)], seed=0), x, y, batch_size=batch, threads=1, engine="cpu") as training:
+    fresh = lambda: Network(20, [Dense(4, "tanh"), Dense(1)], seed=0)
+    with Training(fresh(), x, y, batch_size=batch, threads=1, engine="cpu") as training:
         grown = now("VmHWM") - before
     print(grown)
 """

@@ -6,6 +6,7 @@ barrier shows. Local memory begins as NaN. Only g++ is needed.
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from schuss.engines.cuts import Limits
+from schuss.engines.launches import Product
 
 COMPILER = shutil.which("g++")
 
@@ -105,8 +107,9 @@ class Emulator:
         if not library.exists():
             source.write_text(whole)
             made = [COMPILER, "-std=c++20", "-w", "-fPIC", "-shared", "-pthread", *self._flags, str(source)]
-            subprocess.run([*made, "-o", str(library) + ".part"], check=True)
-            Path(str(library) + ".part").rename(library)
+            part = f"{library}.{os.getpid()}"  # others may be compiling the same
+            subprocess.run([*made, "-o", part], check=True)
+            Path(part).rename(library)
         self._library = ctypes.CDLL(str(library))
         addresses = [buffer.ctypes.data for buffer in self._buffers.values()]
         self._addresses = (ctypes.c_void_p * len(addresses))(*addresses)
@@ -123,6 +126,10 @@ class Emulator:
     def run(self, launches, times):
         for _ in range(times):
             for one in launches:
+                if isinstance(one, Product):
+                    self.launches.append("product")
+                    multiply(self._buffers, one)
+                    continue
                 self.launches.append(one.kernel)
                 kernel = getattr(self._library, one.kernel)
                 numbers = one.groups, one.members, one.first_member, one.piece, one.source, one.meets
@@ -130,6 +137,22 @@ class Emulator:
 
     def release(self):
         self._buffers = {}
+
+
+def multiply(buffers, product):
+    """Make a matrix product, of whatever lies beyond the rows too."""
+
+    def matrix(place, rows, columns, transposed=False):
+        name, first = place
+        shape = (columns, rows) if transposed else (rows, columns)
+        there = buffers[name].view(product.dtype)[first : first + rows * columns].reshape(shape)
+        return there.T if transposed else there
+
+    left = matrix(product.left, product.m, product.k, product.left_transposed)
+    right = matrix(product.right, product.k, product.n, product.right_transposed)
+    result = matrix(product.result, product.m, product.n)
+    with np.errstate(all="ignore"):
+        result[...] = left @ right + (result if product.adds else 0)
 
 
 def limits(**changes):

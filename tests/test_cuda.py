@@ -104,7 +104,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 class Stream:
     def __init__(self, world):
-        self.world, self.captured = world, None
+        self.world, self.captured, self.ptr = world, None, id(self)
 
     def __enter__(self):
         self.world.stream = self
@@ -169,6 +169,48 @@ class Module:
         return Kernel(self, name)
 
 
+class Cublas:
+    """As cupy_backends.cuda.libs.cublas: matrices column by column, scalars and matrices by their addresses."""
+
+    CUBLAS_OP_N, CUBLAS_OP_T = 0, 1
+
+    def __init__(self, world):
+        self.world, self.mode = world, 0
+
+    def getMathMode(self, handle):  # noqa: N802
+        return self.mode
+
+    def setMathMode(self, handle, mode):  # noqa: N802
+        self.mode = mode
+
+    def setStream(self, handle, stream):  # noqa: N802
+        assert stream == self.world.stream.ptr
+
+    def sgemm(self, *arguments):
+        self._gemm(ctypes.c_float, *arguments)
+
+    def dgemm(self, *arguments):
+        self._gemm(ctypes.c_double, *arguments)
+
+    def _gemm(self, kind, handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+        def columns(address, leading, count):  # (count columns) of `leading` numbers, as rows of their transpose
+            return np.ctypeslib.as_array((kind * (leading * count)).from_address(address)).reshape(count, leading)
+
+        alpha, beta = (kind.from_address(address).value for address in (alpha, beta))
+        mode = self.mode
+
+        def run():
+            self.world.ran.append(f"gemm {mode}")
+            left = columns(a, lda, m if turn_a else k)[:, : k if turn_a else m]
+            right = columns(b, ldb, k if turn_b else n)[:, : n if turn_b else k]
+            product = alpha * ((left if turn_a else left.T) @ (right if turn_b else right.T))
+            there = columns(c, ldc, n)[:, :m]
+            there[...] = product.T + (beta * there if beta else 0)
+
+        captured = self.world.stream.captured
+        run() if captured is None else captured.append(run)
+
+
 @pytest.fixture
 def world(monkeypatch):
     """A stand-in for the package cupy with two devices; its attributes are what happens."""
@@ -211,6 +253,7 @@ def world(monkeypatch):
     w.cupy = types.SimpleNamespace(
         cuda=types.SimpleNamespace(
             runtime=runtime, Device=Device, Stream=lambda non_blocking: Stream(w), Memory=Memory, MemoryPointer=Pointer,
+            device=types.SimpleNamespace(get_cublas_handle=lambda: 1),
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             compiler=types.SimpleNamespace(CompileException=CompileError),
         ),
@@ -219,6 +262,7 @@ def world(monkeypatch):
         RawModule=lambda **given: Module(w, **given),
     )  # fmt: skip
     monkeypatch.setattr(cuda, "_package", lambda: w.cupy)
+    monkeypatch.setattr(cuda, "_cublas", lambda: Cublas(w))
     monkeypatch.setattr(cuts, "THREADS", 16)
     monkeypatch.setattr(cuts, "BLOCK", 16)
     monkeypatch.setattr(cuda, "THREADS", 16)
@@ -251,6 +295,26 @@ def test_many_steps_are_a_graph(world, monkeypatch):
     trained(CUDA(path="step"))
     assert launched
     assert world.ran.count("gradient") == world.ran.count("settle") == 40
+
+
+@pytest.mark.parametrize(("dtype", "tf32"), [("float32", False), ("float32", True), ("float64", False)])
+def test_wide_layers_are_products_of_cublas(world, dtype, tf32):
+    x, y = data(90, 3, 2, dtype=dtype)
+    models = []
+    for engine in (CUDA(path="layers", tf32=tf32), "reference"):
+        models.append(network((3, 6, 5, 2), ("tanh", "gelu", "linear"), dtype=dtype))
+        with Training(models[-1], x, y, engine=engine, batch_size=64) as training:
+            training.run(40, Adam(0.01))
+            if engine != "reference":
+                assert "by the library of the device" in training.explain()
+    np.testing.assert_allclose(models[0].parameters, models[1].parameters, rtol=1e-3 if dtype == "float32" else 1e-9)
+    assert f"gemm {3 if tf32 else 0}" in world.ran
+
+
+def test_without_cublas_our_own_kernels_multiply(world, monkeypatch):
+    monkeypatch.setattr(cuda, "_cublas", lambda: None)
+    trained(CUDA(path="layers"), 2)
+    assert "forward1" in world.ran
 
 
 def test_it_is_listed_with_its_devices(world):

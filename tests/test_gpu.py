@@ -42,9 +42,15 @@ def opencl_device():
     skip_without_opencl()
 
 
+PATHS = [*cuts.PATHS, "library"]
+"""The paths, and the path "layers" on a device that has a library of matrix products."""
+
+
 def emulated(monkeypatch, path=None, **limits):
     """Let engine="opencl" mean the emulator; return the list of queues that it makes."""
     made = []
+    if path == "library":
+        path, limits = "layers", limits | {"products": True}
 
     def opened(engine, plan, parameters, data, validation=None):
         if not isinstance(engine, OpenCL):
@@ -113,19 +119,21 @@ def plain():
 
 @pytest.mark.parametrize("make", [plain, dropping])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("path", cuts.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_every_path_follows_the_reference(monkeypatch, path, options, make):
     made = emulated(monkeypatch, path)
     x, y = data(300, 3, 2)
     follow(make, x, y, SGD(0.02, 0.01, 0.5), validation=(x[:140], y[:140]), **options)
     taken = set(made[0].launches)
-    assert {"grid": "epochs", "epochs": "epochs", "step": "settle", "layers": "forward1"}[path] in taken
+    assert {"grid": "epochs", "epochs": "epochs", "step": "settle", "layers": "forward1", "library": "product"}[
+        path
+    ] in taken
     assert ("validate" in taken or "output" in taken) or path in ("grid", "epochs")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("path", cuts.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_every_optimizer_follows_the_reference(monkeypatch, path, optimizer):
     emulated(monkeypatch, path)
@@ -148,7 +156,7 @@ def test_the_narrow_paths_give_the_same_bits(monkeypatch, path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("path", cuts.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     x, y = data(100, 3, 1, dtype="float32")
@@ -170,7 +178,7 @@ def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     assert path == "grid" or results[1][3] < 5
 
 
-@pytest.mark.parametrize("path", cuts.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     emulated(monkeypatch, path, units=8)
@@ -190,6 +198,30 @@ def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     assert histories[0].stopped == histories[1].stopped
     assert np.isfinite(models[0]).all()
     np.testing.assert_allclose(models[0], models[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@needs_compiler
+def test_a_diverged_member_leaves_nothing_to_the_next(monkeypatch, path):
+    """The members take turns in one slot, and the last batch fills it only in part."""
+    x, y = data(100, 3, 1, dtype="float32")
+    results = []
+    for rates in ([1e20, 0.05], [0.05]):
+        with monkeypatch.context() as patch:
+            emulated(patch, path, units=8)
+            patch.setattr(cuts, "_PARTIAL_BYTES", 1)
+            patch.setattr(cuts, "_WORK_BYTES", 10_000)
+            seeds = [1, 2] if len(rates) == 2 else [2]
+            model = Population(3, [Dense(8, "relu"), Dense(8, "relu"), Dense(1)], members=len(rates), seed=seeds)
+            with Training(model, x, y, engine="opencl", batch_size=64, validation=(x[:70], y[:70])) as training:
+                assert training._session._cut.slots == (2 if path == "grid" and len(rates) == 2 else 1)
+                if len(rates) == 2:
+                    with pytest.warns(RuntimeWarning, match="1 of 2 members diverged"):
+                        history = training.run(5, SGD(rates))
+                else:
+                    history = training.run(5, SGD(rates))
+            results.append((model.parameters[-1].tobytes(), history.validation_cost[:, -1].tobytes()))
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("path", ["step", "epochs", "layers"])
@@ -231,13 +263,14 @@ def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkey
     assert np.abs(gradient - expected).max() <= 200 * eps(dtype) * max(np.abs(expected).max(), 1e-3)
 
 
+@pytest.mark.parametrize("path", ["layers", "library"])
 @needs_compiler
-def test_pieces_of_a_batch_add_up(monkeypatch):
+def test_pieces_of_a_batch_add_up(monkeypatch, path):
     monkeypatch.setattr(cuts, "_WORK_BYTES", 20000)
-    emulated(monkeypatch, "layers")
+    emulated(monkeypatch, path)
     x, y = data(500, 3, 2)
     explained = follow(dropping, x, y, ANY, batch_size=300, input_noise=0.1, validation=(x[:200], y[:200]))
-    assert "pieces of 48 samples" in explained
+    assert "pieces of 32 samples" in explained
 
 
 @needs_compiler
@@ -259,7 +292,7 @@ def test_shuffles_by_blocks_are_those_of_the_reference(opencl_device, tmp_path):
     )
 
 
-@pytest.mark.parametrize("path", cuts.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_lbfgs_searches_on_the_host(monkeypatch, path):
     emulated(monkeypatch, path)
@@ -403,6 +436,7 @@ def test_every_engine_explains_itself(engine):
 
 VARIANTS = {
     **{path: (((4, 32, 16, 1), 10_000), {"path": path}) for path in cuts.PATHS},
+    "library": (((4, 32, 16, 1), 10_000), {"path": "layers", "products": True}),
     "float64": (((4, 32, 16, 1), 10_000, 1, 100, "float64"), {}),
     "classes": (((20, 16, 3), 500, 7, None, "float32", "cross_entropy"), {}),
 }
@@ -413,16 +447,17 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_path_compiles_for_cuda(variant, architecture):
     plan, options = plan_of(*VARIANTS[variant][0]), VARIANTS[variant][1]
-    cut = cuts.choose(plan, 50, H200, options.get("path"))
+    limits = replace(H200, products="products" in options)
+    cut = cuts.choose(plan, 50, limits, options.get("path"))
     held_out = Data(np.zeros((50, plan.sizes[0])), np.zeros((50, plan.columns)), np.ones(50))
     keys = np.zeros((plan.members, 4), np.uint32)
     for changes in ({}, {"bootstrap_keys": keys, "input_noise": 0.1, "average": 0.5, "order": "blocks",
                          "dropout": (0.5,) * (len(plan.sizes) - 2) + (0.0,)}):  # fmt: skip
         log, code = nvrtc.compile_for(
-            program.kernel_text(replace(plan, **changes), cut, H200, held_out, True, 100), architecture
+            program.kernel_text(replace(plan, **changes), cut, limits, held_out, True, 100), architecture
         )
         assert log == ""
-        for kernel in ("epochs", "gradient") if cut.tile else ("forward1", "gradient1"):
+        for kernel in ("epochs", "gradient") if cut.tile else ("forward1", "gradient1", "activate1", "derive2"):
             assert kernel.encode() in code
 
 

@@ -45,11 +45,12 @@ class CUDA:
     """An NVIDIA GPU; ``engine="cuda"`` or ``"cuda:1"``.
 
     device: its number. path: how steps are cut, "grid", "epochs", "step" or "layers" (docs/engines.md), None for the one
-    that should be fastest.
+    that should be fastest. tf32: let the matrix products of wide layers round their factors to 10 bits, for speed.
     """
 
     device: int = 0
     path: str | None = None
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         _check_device(self.device, self.path)
@@ -204,8 +205,8 @@ def _opened(engine: Engine, plan: Plan, parameters: NDArray[Any], data: Data, va
     match engine:
         case CPU():
             return cpu.NativeSession(plan, parameters, data, validation)
-        case CUDA(device, path):
-            return GpuSession(cuda.CudaQueue(device), plan, parameters, data, validation, path)
+        case CUDA(device, path, tf32):
+            return GpuSession(cuda.CudaQueue(device, tf32), plan, parameters, data, validation, path)
         case OpenCL(device, path):
             return GpuSession(opencl.OpenCLQueue(device), plan, parameters, data, validation, path)
         case Reference():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schuss.engines.cuts import THREADS, Limits
-from schuss.engines.launches import TILE_KERNELS, Launch
+from schuss.engines.launches import TILE_KERNELS, Call, Launch, Product
 from schuss.errors import EngineError
 
 _STEPS_A_GRAPH = 16
@@ -17,6 +17,20 @@ _OLDEST = (8, 0)  # compute capability
 
 COMPILER_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
 """Of NVRTC; the functions of random.h are for the device, too."""
+
+
+_FULL_MATH, _TF32_MATH = 0, 3  # cublasMath_t: all bits of float32; factors rounded to TF32
+_SCALARS = {name: np.array([0, 1], name) for name in ("float32", "float64")}
+
+
+@cache
+def _cublas() -> Any:
+    """Return CuPy's calls of cuBLAS, or None where the library is absent: then our own kernels multiply."""
+    try:
+        from cupy_backends.cuda.libs import cublas
+    except ImportError:
+        return None
+    return cublas
 
 
 @cache
@@ -63,8 +77,9 @@ def adopted(given: Any, copy: bool) -> Any:
 class CudaQueue:
     """The memory and the program of one session (see ``Queue``): a stream of its own."""
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = 0, tf32: bool = False) -> None:
         self._cupy, self._device = _package(), _package().cuda.Device(number)
+        self._cublas, self._tf32 = _cublas(), tf32
         facts = _properties(number)
         self.name = f"{facts['name'].decode()} (cuda:{number})"
         if (facts["major"], facts["minor"]) < _OLDEST:
@@ -80,13 +95,14 @@ class CudaQueue:
             local_memory=int(facts["sharedMemPerBlockOptin"]),
             units=int(facts["multiProcessorCount"]),
             cooperative=bool(facts.get("cooperativeLaunch", True)),
+            products=self._cublas is not None,
         )
         self._memory: Any = None
         self._places: dict[str, Any] = {}
         self._arguments: tuple[Any, ...] = ()
         self._kernels: dict[str, Any] = {}
         self._modules: list[Any] = []
-        self._graphs: dict[tuple[Launch, ...], Any] = {}
+        self._graphs: dict[tuple[Call, ...], Any] = {}
         self._tile_bytes = 0
 
     def _lost(self, error: Exception) -> EngineError:
@@ -119,7 +135,7 @@ class CudaQueue:
     def build(self, text: str, tile_bytes: int) -> None:
         """Compile (see ``Queue``), with NVRTC."""
         cupy, self._tile_bytes = self._cupy, tile_bytes
-        # Cooperative launches are an option of a module: the second one serves the kernel whose groups meet.
+        # Cooperative calls are an option of a module: the second one serves the kernel whose groups meet.
         self._modules = [
             cupy.RawModule(code=text, options=COMPILER_OPTIONS, backend="nvrtc", enable_cooperative_groups=meets)
             for meets in (False, True)
@@ -169,39 +185,76 @@ class CudaQueue:
                 except self._cupy.cuda.runtime.CUDARuntimeError as error:
                     raise self._lost(error) from error
 
-    def run(self, launches: tuple[Launch, ...], times: int) -> None:
+    def run(self, calls: tuple[Call, ...], times: int) -> None:
         """Launch (see ``Queue``): many times the same as a graph of several."""
         try:
             with self._device, self._stream:
-                if times >= 2 * _STEPS_A_GRAPH and not any(launch.meets for launch in launches):
-                    graph = self._graph(launches)
+                if times >= 2 * _STEPS_A_GRAPH and not any(isinstance(call, Launch) and call.meets for call in calls):
+                    graph = self._graph(calls)
                     for _ in range(times // _STEPS_A_GRAPH):
                         graph.launch(self._stream)
                     times %= _STEPS_A_GRAPH
                 for _ in range(times):
-                    self._launch(launches)
+                    self._launch(calls)
         except self._cupy.cuda.runtime.CUDARuntimeError as error:
             raise self._lost(error) from error
 
-    def _graph(self, launches: tuple[Launch, ...]) -> Any:
-        if launches not in self._graphs:
-            for launch in launches:
-                self._kernel(launch)  # nothing may be loaded while a graph is captured
+    def _graph(self, calls: tuple[Call, ...]) -> Any:
+        if calls not in self._graphs:
+            for call in calls:
+                if isinstance(call, Launch):
+                    self._kernel(call)  # nothing may be loaded while a graph is captured
             self._stream.begin_capture()
             for _ in range(_STEPS_A_GRAPH):
-                self._launch(launches)
-            self._graphs[launches] = self._stream.end_capture()
-        return self._graphs[launches]
+                self._launch(calls)
+            self._graphs[calls] = self._stream.end_capture()
+        return self._graphs[calls]
 
-    def _launch(self, launches: tuple[Launch, ...]) -> None:
-        for launch in launches:
-            scalars = tuple(np.int32(value) for value in (launch.first_member, launch.piece, launch.source))
-            self._kernel(launch)(
-                (launch.groups, launch.members),
+    def _launch(self, calls: tuple[Call, ...]) -> None:
+        for call in calls:
+            if isinstance(call, Product):
+                self._multiply(call)
+                continue
+            scalars = tuple(np.int32(value) for value in (call.first_member, call.piece, call.source))
+            self._kernel(call)(
+                (call.groups, call.members),
                 (THREADS,),
                 (*self._arguments, *scalars),
-                shared_mem=self._tile_bytes if launch.kernel in TILE_KERNELS else 0,
+                shared_mem=self._tile_bytes if call.kernel in TILE_KERNELS else 0,
             )
+
+    def _multiply(self, product: Product) -> None:
+        """Call cuBLAS, which keeps matrices column by column: it sees each transposed, and right left as left right."""
+        cublas, one = self._cublas, _SCALARS[product.dtype]
+        handle = self._cupy.cuda.device.get_cublas_handle()
+        m, n, k = product.m, product.n, product.k
+        result, left, right = (
+            self._places[name].ptr + first * one.itemsize
+            for name, first in (product.result, product.left, product.right)
+        )
+        operations = [cublas.CUBLAS_OP_T if turned else cublas.CUBLAS_OP_N for turned in product[7:9]]
+        before = cublas.getMathMode(handle)
+        cublas.setStream(handle, self._stream.ptr)
+        cublas.setMathMode(handle, _TF32_MATH if self._tf32 else _FULL_MATH)
+        try:
+            (cublas.sgemm if product.dtype == "float32" else cublas.dgemm)(
+                handle,
+                operations[1],
+                operations[0],
+                n,
+                m,
+                k,
+                one[1:].ctypes.data,
+                right,
+                k if product.right_transposed else n,
+                left,
+                m if product.left_transposed else k,
+                one[int(product.adds) :].ctypes.data,
+                result,
+                n,
+            )
+        finally:
+            cublas.setMathMode(handle, before)
 
     def release(self) -> None:
         """Free everything (see ``Queue``)."""

@@ -22,8 +22,8 @@ _PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device has: bytes of memory, and of local memory a group; compute units; doubles; and whether all groups of a
-    launch can be on it at the same time and meet (a cooperative launch).
+    """What a device has: bytes of memory, and of local memory a group; compute units; doubles; whether all groups of a
+    launch can be on it at the same time and meet (a cooperative launch); and whether it has a library of matrix products.
     """
 
     memory: int
@@ -32,23 +32,27 @@ class Limits:
     threads: int = 1024
     doubles: bool = True
     cooperative: bool = False
+    products: bool = False
 
 
 @dataclass(frozen=True)
 class Cut:
     """How a plan is cut. tile: samples of a tile, 0 for the path "layers". staged: whether a group copies the parameters
-    into its local memory. rows: partial sums of a gradient. slices: groups that share an update. slots: members at work at
-    the same time. piece: samples at a time (layers). held_out_rows: partial sums of a validation cost.
+    into its local memory. rows: partial sums of a gradient. cost_rows: of a cost. slices: groups that share an update.
+    slots: members at work at the same time. piece: samples at a time (layers). held_out_rows: partial sums of a
+    validation cost. library: whether the device's own library makes the matrix products (layers).
     """
 
     path: str
     tile: int
     staged: bool
     rows: int
+    cost_rows: int
     slices: int
     slots: int
     piece: int
     held_out_rows: int
+    library: bool
     why: str
 
 
@@ -73,7 +77,7 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     slots = max(1, min(plan.members, _PARTIAL_BYTES // (rows * plan.parameters * plan.dtype.itemsize)))
     held_out_rows = min(_ROWS, -(-held_out // tile))
     slots = plan.members if path == "grid" else slots
-    return Cut(path, tile, staged, rows, slices, slots, 0, max(1, held_out_rows), _WHY[path])
+    return Cut(path, tile, staged, rows, rows, slices, slots, 0, max(1, held_out_rows), False, _WHY[path])
 
 
 _WHY = {
@@ -129,7 +133,7 @@ def units(plan: Plan) -> int:
 
 def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     most = max(plan.batch_size, held_out)
-    sample = plan.dtype.itemsize * (units(plan) + 2)
+    sample = plan.dtype.itemsize * (units(plan) + max(plan.sizes) + 2)
     budget = min(_WORK_BYTES, limits.memory // 4)
     piece = max(BLOCK, min(-(-most // BLOCK) * BLOCK, budget // sample // BLOCK * BLOCK))
     sizes = plan.sizes
@@ -137,7 +141,11 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     rows = max(
         1, min(_ROWS, -(-piece // 256), -(-4 * 132 // smallest), budget // (plan.parameters * plan.dtype.itemsize))
     )
+    cost_rows = min(_ROWS, -(-piece // THREADS))
+    if limits.products:
+        rows = 1
     member = piece * sample + rows * plan.parameters * plan.dtype.itemsize
     slots = max(1, min(plan.members, budget // member))
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
-    return Cut("layers", 0, False, rows, slices, slots, piece, rows, _WHY["layers"])
+    why = f"{_WHY['layers']}, by {'the library of the device' if limits.products else 'kernels of our own'}"
+    return Cut("layers", 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from schuss.engines import cuts, program
 from schuss.engines.base import BEST_COST, BLOCK, CONVERGED, RUNNING, STEPS, STOPPED, Data, Plan, Watch
 from schuss.engines.cuts import Limits
-from schuss.engines.launches import Launch, Launches
+from schuss.engines.launches import Call, Launches
 from schuss.engines.reference import ReferenceSession
 from schuss.errors import EngineError
 from schuss.optimizers import LBFGS, SGD, Optimizer
@@ -49,8 +49,8 @@ class Queue(Protocol):
     def read(self, name: str, array: Array) -> None:
         """Copy the beginning of a buffer into a C-ordered array, after all that was asked for before."""
 
-    def run(self, launches: tuple[Launch, ...], times: int) -> None:
-        """Ask for the launches, one after the other, so many times."""
+    def run(self, calls: tuple[Call, ...], times: int) -> None:
+        """Ask for the calls, one after the other, so many times."""
 
     def release(self) -> None:
         """Free everything."""

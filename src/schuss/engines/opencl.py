@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schuss.engines.cuts import THREADS, Limits
-from schuss.engines.launches import Launch
+from schuss.engines.launches import Call, Launch
 from schuss.errors import EngineError
 
 _EVERY = 64  # launches between two calls that make the driver begin
@@ -132,12 +132,14 @@ class OpenCLQueue:
             except self._cl.Error as error:
                 raise self._lost(error) from error
 
-    def run(self, launches: tuple[Launch, ...], times: int) -> None:
+    def run(self, calls: tuple[Call, ...], times: int) -> None:
         """Enqueue (see ``Queue``)."""
         asked, place = 0, len(self._buffers)
         try:
             for _ in range(times):
-                for launch in launches:
+                for launch in calls:
+                    if not isinstance(launch, Launch):
+                        raise TypeError("products by a library were not promised")
                     kernel = self._kernels[launch.kernel]
                     for i, value in enumerate((launch.first_member, launch.piece, launch.source)):
                         kernel.set_arg(place + i, np.int32(value))

@@ -66,8 +66,12 @@ def definitions(
         "LAST_AT": at[f"A{depth}"],
         "LAST_Z": at.get(f"Z{depth}", 0),
         "W_OF_ROWS": at["W"],
+        "ONES": at.get("ONES", 0),
+        "SPARE": at.get("SPARE", 0),
         "LAST_SPACE": "LOCAL" if tiled else "GLOBAL",
+        "LIBRARY": int(cut.library),
         "ROWS": cut.rows,
+        "COST_ROWS": cut.cost_rows,
         "HELD_OUT_ROWS": cut.held_out_rows,
         "SLICES": cut.slices,
         "PIECE": max(1, cut.piece),
@@ -128,7 +132,10 @@ def places(plan: Plan, cut: Cut) -> dict[str, int]:
         if cut.tile and 0 < level < depth:
             found[f"D{level}"] = end
             end += size * stride
-    return found | {"W": end, "size": end if cut.tile else end + cut.piece}
+    if cut.tile:
+        return found | {"W": end, "size": end}
+    spare = end + 2 * cut.piece  # after the weights of samples, and ones; room for a product
+    return found | {"W": end, "ONES": end + cut.piece, "SPARE": spare, "size": spare + cut.piece * max(plan.sizes)}
 
 
 def _layer(plan: Plan, cut: Cut, at: dict[str, int], level: int) -> str:
@@ -260,7 +267,7 @@ def buffers(plan: Plan, cut: Cut, held_out: Data | None, predict_rows: int) -> d
         "predict_x": ("real", predict_rows * plan.sizes[0]),
         "predictions": ("real", members * predict_rows * plan.sizes[-1]),
         "partial": ("real", slots * cut.rows * p),  # partial sums of gradients
-        "row_sums": ("wide", slots * cut.rows * 2),  # and of costs and weights
+        "row_sums": ("wide", slots * cut.cost_rows * 2),  # and of costs and weights
         "held_out_sums": ("wide", slots * cut.held_out_rows * 2),
         "notes": ("wide", slots * cut.slices * 4),  # what the slices of an update tell each other
         "counters": ("u4", slots),  # where groups meet

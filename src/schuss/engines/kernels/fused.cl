@@ -387,6 +387,7 @@ KERNEL predict(SESSION) {
 #define SIDE (BLOCK / 4) /* of a product: BLOCK x BLOCK results a group, 4 x 4 a thread, THREADS = SIDE x SIDE */
 #define STRIP 16
 #define SHARE_OF_ROW ((PIECE + ROWS - 1) / ROWS)
+#define SHARE_OF_COST ((PIECE + COST_ROWS - 1) / COST_ROWS)
 
 DEVICE int rows_of_piece(GLOBAL const int64_t *orders, int64_t step, int piece, int source) {
   const int64_t left = rows_of_source(orders, step, source) - (int64_t)piece * PIECE;
@@ -428,11 +429,11 @@ KERNEL gather(SESSION) {
   SHARED(uint32_t, keys, 12);
   const int member = first_member + GROUP_Y, m = GROUP_X * THREADS + THREAD;
   const int64_t now = source == TRAINING ? at[member] : 0;
-  const int rows = rows_of_piece(orders, now, piece, source), m0 = GROUP_X * THREADS, here = LEAST(rows - m0, THREADS);
+  const int rows = rows_of_piece(orders, now, piece, source), m0 = GROUP_X * THREADS, here = LEAST(rows - m0, THREADS); /* below 1: none */
   GLOBAL real *own = work + (int64_t)GROUP_Y * WORK;
   GLOBAL uint32_t *index = row_index + (int64_t)GROUP_Y * PIECE;
   GLOBAL const real *from = source == TRAINING ? x : source == VALIDATION ? held_out_x : predict_x;
-  if (m0 >= rows || !takes_part(orders, fate, member, source)) return;
+  if (!takes_part(orders, fate, member, source)) return;
   if (THREAD == 0) {
 #if ORDER > 0
     shuffle_keys_of(shuffle_seeds, member, now, keys);
@@ -455,19 +456,27 @@ KERNEL gather(SESSION) {
 #endif
     own[X_AT + (int64_t)m0 * D0 + i] = value;
   }
+#if LIBRARY /* its products take all rows of a piece */
+  if (m < PIECE) own[ONES + m] = 1;
+  for (int c = 0; m >= rows && m < PIECE && c < D0; c++) own[X_AT + (int64_t)m * D0 + c] = 0;
+#endif
 }
 
-/* The last a <- delta, and the costs and weights of one of ROWS shares of a piece; or predictions <- the last a. */
+/* The last a <- delta, and the costs and weights of one of COST_ROWS shares of a piece; or predictions <- the last a. */
 KERNEL output(SESSION) {
   SHARED(wide, scratch, THREADS);
   const int member = first_member + GROUP_Y, rows = rows_of_piece(orders, at[member], piece, source);
   GLOBAL real *own = work + (int64_t)GROUP_Y * WORK;
   GLOBAL const real *targets = source == TRAINING ? y : held_out_y;
-  GLOBAL wide *to = (source == TRAINING ? row_sums : held_out_sums) + ((int64_t)GROUP_Y * ROWS + GROUP_X) * 2;
+  GLOBAL wide *to = (source == TRAINING ? row_sums : held_out_sums) + ((int64_t)GROUP_Y * COST_ROWS + GROUP_X) * 2;
   if (!takes_part(orders, fate, member, source)) return;
   wide cost = 0, weight = 0;
-  for (int m = LEAST(rows, GROUP_X * SHARE_OF_ROW) + THREAD; m < LEAST(rows, (GROUP_X + 1) * SHARE_OF_ROW); m += THREADS) {
+  for (int m = GROUP_X * SHARE_OF_COST + THREAD; m < LEAST(PIECE, (GROUP_X + 1) * SHARE_OF_COST); m += THREADS) {
     GLOBAL real *a = own + LAST_AT + (int64_t)m * DL;
+    if (m >= rows) { /* for the products of a library */
+      for (int k = 0; k < DL; k++) a[k] = 0;
+      continue;
+    }
     if (source == PREDICTION) {
       for (int k = 0; k < DL; k++) predictions[((int64_t)member * PREDICT_ROWS + (int64_t)piece * PIECE + m) * DL + k] = a[k];
       continue;
@@ -492,6 +501,14 @@ DEVICE int rows_filled(int64_t step) {
   return (int)LEAST((int64_t)ROWS, tiles);
 #else
   return ROWS;
+#endif
+}
+/* And how many of the COST_ROWS sums of costs. */
+DEVICE int costs_filled(int64_t step) {
+#if TILED
+  return rows_filled(step);
+#else
+  return COST_ROWS;
 #endif
 }
 /* cost, weight <- the sums over rows of what pairs of sums hold, for all threads. */
@@ -684,7 +701,7 @@ KERNEL norm_squares(SESSION) {
   const int member = first_member + GROUP_Y;
   if (takes_part(orders, fate, member, TRAINING)) {
     wide cost, weight;
-    totals(row_sums + (int64_t)GROUP_Y * ROWS * 2, rows_filled(at[member]), scratch, &cost, &weight);
+    totals(row_sums + (int64_t)GROUP_Y * COST_ROWS * 2, costs_filled(at[member]), scratch, &cost, &weight);
     norm_of_slice(SESSION_GIVEN, member, GROUP_Y, GROUP_X, SLICES, at[member], weight, scratch);
   }
 }
@@ -693,7 +710,7 @@ KERNEL update(SESSION) {
   const int member = first_member + GROUP_Y;
   if (takes_part(orders, fate, member, TRAINING)) {
     wide cost, weight;
-    totals(row_sums + (int64_t)GROUP_Y * ROWS * 2, rows_filled(at[member]), scratch, &cost, &weight);
+    totals(row_sums + (int64_t)GROUP_Y * COST_ROWS * 2, costs_filled(at[member]), scratch, &cost, &weight);
     update_slice(SESSION_GIVEN, member, GROUP_Y, GROUP_X, SLICES, at[member], weight, scratch);
   }
 }
@@ -704,7 +721,7 @@ KERNEL adopt(SESSION) {
   if (fate[member] == RUNNING) {
     wide cost, weight;
     int adopted;
-    totals(row_sums + (int64_t)GROUP_Y * ROWS * 2, rows_filled(at[member]), scratch, &cost, &weight);
+    totals(row_sums + (int64_t)GROUP_Y * COST_ROWS * 2, costs_filled(at[member]), scratch, &cost, &weight);
     adopt_slice(SESSION_GIVEN, member, GROUP_Y, GROUP_X, SLICES, at[member], cost, weight, &adopted);
   }
 }
@@ -716,7 +733,7 @@ KERNEL settle(SESSION) {
     const int64_t now = at[member];
     wide cost, weight;
     int adopted;
-    totals(row_sums + (int64_t)GROUP_Y * ROWS * 2, rows_filled(now), scratch, &cost, &weight);
+    totals(row_sums + (int64_t)GROUP_Y * COST_ROWS * 2, costs_filled(now), scratch, &cost, &weight);
     if (orders[CLIPS]) norm_of_slice(SESSION_GIVEN, member, GROUP_Y, 0, 1, now, weight, scratch);
     update_slice(SESSION_GIVEN, member, GROUP_Y, 0, 1, now, weight, scratch);
     BARRIER;
@@ -728,7 +745,7 @@ KERNEL value(SESSION) {
   SHARED(wide, scratch, THREADS);
   const int member = first_member + GROUP_Y;
   wide cost, weight;
-  totals(row_sums + (int64_t)GROUP_Y * ROWS * 2, rows_filled(at[member]), scratch, &cost, &weight);
+  totals(row_sums + (int64_t)GROUP_Y * COST_ROWS * 2, costs_filled(at[member]), scratch, &cost, &weight);
   for (int s = 0; s < SLICES; s++) cost += notes[((int64_t)GROUP_Y * SLICES + s) * NOTES + PENALTY];
   if (THREAD == 0) costs[member] = cost / weight;
 }
@@ -768,7 +785,7 @@ KERNEL_OF_FEW epochs(SESSION) {
     for (int row = me; row < rows_filled(step); row += SLICES)
       gradient_of_row(SESSION_GIVEN, member, slot, row, step, now, tile, rows, w, keys, each, scratch);
     MEET;
-    totals(row_sums + (int64_t)slot * ROWS * 2, rows_filled(step), scratch, &cost, &weight);
+    totals(row_sums + (int64_t)slot * COST_ROWS * 2, costs_filled(step), scratch, &cost, &weight);
     if (orders[CLIPS]) {
       norm_of_slice(SESSION_GIVEN, member, slot, me, SLICES, step, weight, scratch);
       MEET;

@@ -114,6 +114,18 @@ DEVICE void NAME(backward)(HELD const real *held, LOCAL real *tile, LOCAL const 
 /* The samples of a piece in device memory, rows: unit u of sample m of layer l at A_l + m * units + u, of a slot of `work`.
  * delta overwrites a. */
 
+/* a <- f(z) of sample m and unit j, and z, where it is kept. */
+DEVICE void NAME(store_output)(GLOBAL real *own, int m, int j, real z, LOCAL const uint32_t *keys, int piece, int source) {
+  real a = VALUE(z);
+#if DROP_MASK
+  if (source == TRAINING) a = kept(keys, piece * PIECE + m, j, DROP_THRESHOLD) ? a * (real)(DROP_FACTOR) : (real)0;
+#endif
+  own[A_OUT + (int64_t)m * NO + j] = a;
+#if READS_INPUT
+  own[Z_OUT + (int64_t)m * NO + j] = z;
+#endif
+}
+
 /* a <- f(W a_prev + b), all samples of a piece; a group computes BLOCK samples x BLOCK units. */
 KERNEL NAME(forward)(SESSION) {
   SHARED(real, left, STRIP * (BLOCK + 1));
@@ -132,17 +144,25 @@ KERNEL NAME(forward)(SESSION) {
     UNROLL for (int r = 0; r < 4; r++) {
       const int m = m0 + THREAD / SIDE + SIDE * u, j = n0 + THREAD % SIDE + SIDE * r;
       if (m >= rows || j >= NO) continue;
-      const real z = sum[u][r] + parameters[(int64_t)member * P + B_AT + j];
-      real a = VALUE(z);
-#if DROP_MASK
-      if (source == TRAINING)
-        a = kept(keys, piece * PIECE + m, j, DROP_THRESHOLD) ? a * (real)(DROP_FACTOR) : (real)0;
-#endif
-      own[A_OUT + (int64_t)m * NO + j] = a;
-#if READS_INPUT
-      own[Z_OUT + (int64_t)m * NO + j] = z;
-#endif
+      NAME(store_output)(own, m, j, sum[u][r] + parameters[(int64_t)member * P + B_AT + j], keys, piece, source);
     }
+}
+
+/* The same after a library has put W a_prev where a is to be; what lies after the last sample becomes 0, whatever another member
+ * left there, for the products that sum over samples. THREADS units of samples a group. */
+KERNEL NAME(activate)(SESSION) {
+  SHARED(uint32_t, keys, 4);
+  const int member = first_member + GROUP_Y, rows = rows_of_piece(orders, at[member], piece, source);
+  const int64_t i = (int64_t)GROUP_X * THREADS + THREAD;
+  GLOBAL real *own = work + (int64_t)GROUP_Y * WORK;
+#if DROP_MASK
+  if (THREAD == 0) noise_keys_of(noise_seeds[member], at[member], LAYER, keys);
+#endif
+  BARRIER;
+  if (i < (int64_t)rows * NO) {
+    const real z = own[A_OUT + i] + parameters[(int64_t)member * P + B_AT + i % NO];
+    NAME(store_output)(own, (int)(i / NO), (int)(i % NO), z, keys, piece, source);
+  } else if (i < (int64_t)PIECE * NO) own[A_OUT + i] = 0;
 }
 
 /* partial <- (or += after the first piece) delta a_prev^T; a group computes BLOCK x BLOCK weights of one of ROWS sums. */
@@ -178,6 +198,21 @@ KERNEL NAME(bias_gradient)(SESSION) {
 }
 
 #if LAYER > 1
+/* a_prev <- d f'(a_prev) of sample m and unit i. */
+DEVICE void NAME(store_delta)(GLOBAL real *own, int m, int i, real d, LOCAL const uint32_t *keys, int piece) {
+  real a = own[A_IN + (int64_t)m * NI + i];
+#if BEFORE_DROP_MASK
+  a *= (real)(1 - BEFORE_DROP);
+  d = kept(keys, piece * PIECE + m, i, BEFORE_DROP_THRESHOLD) ? d * (real)(BEFORE_DROP_FACTOR) : (real)0;
+#endif
+#if BEFORE_READS_INPUT
+  const real z = own[Z_IN + (int64_t)m * NI + i];
+#else
+  const real z = 0;
+#endif
+  own[A_IN + (int64_t)m * NI + i] = d * BEFORE_SLOPE(a, z);
+}
+
 /* a_prev <- delta_prev = f'(a_prev) (W^T delta), after the gradient of this layer was taken. */
 KERNEL NAME(backward)(SESSION) {
   SHARED(real, left, STRIP * (BLOCK + 1));
@@ -195,19 +230,22 @@ KERNEL NAME(backward)(SESSION) {
   UNROLL for (int u = 0; u < 4; u++)
     UNROLL for (int r = 0; r < 4; r++) {
       const int m = m0 + THREAD / SIDE + SIDE * u, i = n0 + THREAD % SIDE + SIDE * r;
-      if (m >= rows || i >= NI) continue;
-      real a = own[A_IN + (int64_t)m * NI + i], d = sum[u][r];
-#if BEFORE_DROP_MASK
-      a *= (real)(1 - BEFORE_DROP);
-      d = kept(keys, piece * PIECE + m, i, BEFORE_DROP_THRESHOLD) ? d * (real)(BEFORE_DROP_FACTOR) : (real)0;
-#endif
-#if BEFORE_READS_INPUT
-      const real z = own[Z_IN + (int64_t)m * NI + i];
-#else
-      const real z = 0;
-#endif
-      own[A_IN + (int64_t)m * NI + i] = d * BEFORE_SLOPE(a, z);
+      if (m < rows && i < NI) NAME(store_delta)(own, m, i, sum[u][r], keys, piece);
     }
+}
+
+/* The same after a library has put W^T delta into the spare part of work. */
+KERNEL NAME(derive)(SESSION) {
+  SHARED(uint32_t, keys, 4);
+  const int member = first_member + GROUP_Y, rows = rows_of_piece(orders, at[member], piece, TRAINING);
+  const int64_t i = (int64_t)GROUP_X * THREADS + THREAD;
+  GLOBAL real *own = work + (int64_t)GROUP_Y * WORK;
+#if BEFORE_DROP_MASK
+  if (THREAD == 0) noise_keys_of(noise_seeds[member], at[member], LAYER - 1, keys);
+#endif
+  BARRIER;
+  if (i < (int64_t)rows * NI) NAME(store_delta)(own, (int)(i / NI), (int)(i % NI), own[SPARE + i], keys, piece);
+  else if (i < (int64_t)PIECE * NI) own[A_IN + i] = 0;
 }
 #endif
 #endif

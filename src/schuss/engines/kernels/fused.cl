@@ -456,7 +456,7 @@ KERNEL gather(SESSION) {
 #endif
     own[X_AT + (int64_t)m0 * D0 + i] = value;
   }
-#if LIBRARY /* its products take all rows of a piece */
+#if LIBRARY /* its products take all rows of a piece: those after the last sample are 0, and their delta will be */
   if (m < PIECE) own[ONES + m] = 1;
   for (int c = 0; m >= rows && m < PIECE && c < D0; c++) own[X_AT + (int64_t)m * D0 + c] = 0;
 #endif

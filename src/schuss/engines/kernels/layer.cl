@@ -148,8 +148,7 @@ KERNEL NAME(forward)(SESSION) {
     }
 }
 
-/* The same after a library has put W a_prev where a is to be; what lies after the last sample becomes 0, whatever another member
- * left there, for the products that sum over samples. THREADS units of samples a group. */
+/* The same after a library has put W a_prev where a is to be; THREADS units of samples a group. */
 KERNEL NAME(activate)(SESSION) {
   SHARED(uint32_t, keys, 4);
   const int member = first_member + GROUP_Y, rows = rows_of_piece(orders, at[member], piece, source);
@@ -162,7 +161,7 @@ KERNEL NAME(activate)(SESSION) {
   if (i < (int64_t)rows * NO) {
     const real z = own[A_OUT + i] + parameters[(int64_t)member * P + B_AT + i % NO];
     NAME(store_output)(own, (int)(i / NO), (int)(i % NO), z, keys, piece, source);
-  } else if (i < (int64_t)PIECE * NO) own[A_OUT + i] = 0;
+  }
 }
 
 /* partial <- (or += after the first piece) delta a_prev^T; a group computes BLOCK x BLOCK weights of one of ROWS sums. */

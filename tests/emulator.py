@@ -48,8 +48,9 @@ using std::erfc, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::pow
 #define FENCE std::atomic_thread_fence(std::memory_order_seq_cst)
 struct Group {
   std::barrier<> meeting;
-  alignas(16) char memory[1 << 17];
-  explicit Group(int threads) : meeting(threads) { std::memset(memory, 0xff, sizeof memory); }
+  alignas(16) char memory[1 << 16];
+  explicit Group(int threads) : meeting(threads) { forget(); }
+  void forget() { std::memset(memory, 0xff, sizeof memory); }
 };
 static thread_local Group *group;
 static thread_local int thread_number, group_x, group_y;
@@ -68,18 +69,20 @@ extern "C" void launch(Kernel *kernel, void **buffers, int groups, int members, 
                        int together) {
   std::vector<std::thread> threads;
   std::vector<std::unique_ptr<Group>> all;
-  for (int y = 0; y < members; y++)
-    for (int x = 0; x < groups; x++) {
-      all.push_back(std::make_unique<Group>(THREADS));
-      for (int i = 0; i < THREADS; i++)
-        threads.emplace_back([=, own = all.back().get()] {
-          group = own, thread_number = i, group_x = x, group_y = y, taken = 0;
-          kernel(BUFFERS, first_member, piece, source);
-        });
-      if (together) continue;
-      for (auto &thread : threads) thread.join();
-      threads.clear();
+  const auto work = [=](Group *own, int thread, int first, int last) { // the groups first..last, one after the other
+    for (int i = first; i < last; i++) {
+      group = own, thread_number = thread, group_x = i % groups, group_y = i / groups, taken = 0;
+      kernel(BUFFERS, first_member, piece, source);
+      own->meeting.arrive_and_wait();
+      if (thread == 0) own->forget();
+      own->meeting.arrive_and_wait();
     }
+  };
+  for (int team = 0; team < (together ? groups * members : 1); team++) {
+    all.push_back(std::make_unique<Group>(THREADS));
+    for (int i = 0; i < THREADS; i++)
+      threads.emplace_back(work, all.back().get(), i, team, together ? team + 1 : groups * members);
+  }
   for (auto &thread : threads) thread.join();
 }
 """

@@ -217,9 +217,9 @@ def test_a_diverged_member_leaves_nothing_to_the_next(monkeypatch, path):
                 assert training._session._cut.slots == (2 if path == "grid" and len(rates) == 2 else 1)
                 if len(rates) == 2:
                     with pytest.warns(RuntimeWarning, match="1 of 2 members diverged"):
-                        history = training.run(5, SGD(rates))
+                        history = training.run(3, SGD(rates))
                 else:
-                    history = training.run(5, SGD(rates))
+                    history = training.run(3, SGD(rates))
             results.append((model.parameters[-1].tobytes(), history.validation_cost[:, -1].tobytes()))
     assert results[0] == results[1]
 
@@ -268,8 +268,8 @@ def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkey
 def test_pieces_of_a_batch_add_up(monkeypatch, path):
     monkeypatch.setattr(cuts, "_WORK_BYTES", 20000)
     emulated(monkeypatch, path)
-    x, y = data(500, 3, 2)
-    explained = follow(dropping, x, y, ANY, batch_size=300, input_noise=0.1, validation=(x[:200], y[:200]))
+    x, y = data(150, 3, 2)
+    explained = follow(dropping, x, y, ANY, epochs=2, batch_size=90, input_noise=0.1, validation=(x[:70], y[:70]))
     assert "pieces of 32 samples" in explained
 
 
@@ -296,8 +296,8 @@ def test_shuffles_by_blocks_are_those_of_the_reference(opencl_device, tmp_path):
 @needs_compiler
 def test_lbfgs_searches_on_the_host(monkeypatch, path):
     emulated(monkeypatch, path)
-    x, y = data(100, 3, 2)
-    follow(plain, x, y, LBFGS(history=4), epochs=6, l2=0.1, validation=(x[:30], y[:30]), tolerance=1e7)
+    x, y = data(60, 3, 2)
+    follow(plain, x, y, LBFGS(history=4), epochs=4, l2=0.1, validation=(x[:30], y[:30]), tolerance=1e7)
 
 
 @needs_compiler

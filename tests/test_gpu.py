@@ -358,7 +358,14 @@ def test_the_path_is_that_of_the_documentation(plan, limits, path):
     assert cuts.choose(plan_of(*plan[:2]), 0, limits).rows == cut.rows  # however many members
 
 
+def test_more_members_than_a_launch_takes_go_in_waves():
+    cut = cuts.choose(plan_of((1, 1), 20, members=100_000), 0, H200)
+    assert cut.slots == 65535
+
+
 def test_a_path_that_cannot_be_taken_says_why():
+    with pytest.raises(EngineError, match="the device runs at most 128 threads in a group, and 256 are needed"):
+        cuts.choose(plan_of((4, 8, 1), 500), 0, replace(SMALL, threads=128))
     with pytest.raises(EngineError, match="path='grid' cannot be used: groups of this device cannot meet"):
         cuts.choose(plan_of((4, 8, 1), 500), 0, SMALL, "grid")
     with pytest.raises(EngineError, match="path='step' cannot hold a tile of this network in 49152 bytes"):

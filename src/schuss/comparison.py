@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schuss.checks import columns_of, whole_number
+from schuss.engines import Engine
 from schuss.errors import DivergenceWarning, Problems
 from schuss.history import axes_for
 from schuss.layers import Dense
@@ -99,7 +100,7 @@ def compare(
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     seeds: int = 100,
     seed: int = 0,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     threads: int | None = None,
 ) -> Comparison:
     """Train two settings from the same seeds and compare their final costs, seed by seed.

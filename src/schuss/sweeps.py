@@ -16,6 +16,7 @@ from schuss.candidates import NAMES, NUMERIC, USUAL_RATES, Candidate, Numbers, c
 from schuss.checks import columns_of, whole_number
 from schuss.console import Table, live_table
 from schuss.ensembles import Ensemble
+from schuss.engines import Engine
 from schuss.errors import DivergenceWarning, Problems, SchussError
 from schuss.history import History, panels
 from schuss.layers import Dense
@@ -153,7 +154,7 @@ def sweep(
     seeds: int = 3,
     seed: int = 0,
     successive_halving: bool = False,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     threads: int | None = None,
     progress: bool = False,
 ) -> Sweep:

@@ -18,6 +18,7 @@ _ROWS = 128
 _WIDE_LAYER = 128 * 128  # weights from which a layer is a matrix product over device memory
 _ROWS_OF_ONE_GROUP = 32  # tiles a step of a member that one group does alone
 _PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
+_MOST_SLOTS = 65535  # groups along the second axis of a launch of CUDA
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     """
     if asked is not None and asked not in PATHS:
         raise InputError(unknown_name("path", asked, PATHS))
+    if limits.threads < THREADS:
+        raise EngineError(f"the device runs at most {limits.threads} threads in a group, and {THREADS} are needed")
     tile, staged = _tile(plan, limits)
     tiles = -(-plan.batch_size // tile) if tile else 0
     rows = min(_ROWS, tiles)
@@ -74,7 +77,7 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     if path == "layers":
         return _layers(plan, held_out, limits)
     slices = max(1, min(rows, limits.units // plan.members)) if path == "grid" else 1
-    slots = max(1, min(plan.members, _PARTIAL_BYTES // (rows * plan.parameters * plan.dtype.itemsize)))
+    slots = max(1, min(plan.members, _MOST_SLOTS, _PARTIAL_BYTES // (rows * plan.parameters * plan.dtype.itemsize)))
     held_out_rows = min(_ROWS, -(-held_out // tile))
     slots = plan.members if path == "grid" else slots
     return Cut(path, tile, staged, rows, rows, slices, slots, 0, max(1, held_out_rows), False, _WHY[path])
@@ -145,7 +148,7 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     if limits.products:
         rows = 1
     member = piece * sample + rows * plan.parameters * plan.dtype.itemsize
-    slots = max(1, min(plan.members, budget // member))
+    slots = max(1, min(plan.members, _MOST_SLOTS, budget // member))
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
     why = f"{_WHY['layers']}, by {'the library of the device' if limits.products else 'kernels of our own'}"
     return Cut("layers", 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why)

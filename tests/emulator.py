@@ -99,7 +99,7 @@ class Emulator:
     def allocate(self, sizes):
         self._buffers = {name: np.zeros(-(-size // 8), np.float64) for name, size in sizes.items()}
 
-    def build(self, text, tile_bytes):
+    def build(self, text, tile_bytes, meets):
         types = re.search(r"^#define SESSION (.+)$", text, re.MULTILINE)[1].split(", ")[: len(self._buffers)]
         given = ", ".join(f"({one.rsplit('*', 1)[0]} *)buffers[{i}]" for i, one in enumerate(types))
         whole = PRELUDE + text + DRIVER.replace("BUFFERS", given)

@@ -164,7 +164,7 @@ class Module:
         if self.library is None:
             machine = emulator.Emulator(None)
             machine._buffers = {name: np.zeros(1) for name in self.world.names(self.code)}
-            machine.build(self.code, 0)
+            machine.build(self.code, 0, self.meets)
             self.library = machine._library
         return Kernel(self, name)
 

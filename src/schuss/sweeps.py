@@ -15,8 +15,8 @@ from schuss import philox
 from schuss.candidates import NAMES, NUMERIC, USUAL_RATES, Candidate, Numbers, candidates_of, choices_of
 from schuss.checks import columns_of, whole_number
 from schuss.console import Table, live_table
-from schuss.ensembles import Ensemble
 from schuss.engines import Engine
+from schuss.ensembles import Ensemble
 from schuss.errors import DivergenceWarning, Problems, SchussError
 from schuss.history import History, panels
 from schuss.layers import Dense

@@ -12,7 +12,7 @@ from schuss.engines.cuts import THREADS, Limits
 from schuss.engines.launches import TILE_KERNELS, Call, Launch, Product
 from schuss.errors import EngineError
 
-_STEPS_A_GRAPH = 16
+_STEPS_A_GRAPH, _CALLS_A_GRAPH = 16, 2048  # at most
 _OLDEST = (8, 0)  # compute capability
 
 COMPILER_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
@@ -132,17 +132,18 @@ class CudaQueue:
             offset += size
         self._arguments = tuple(np.uint64(place.ptr) for place in self._places.values())
 
-    def build(self, text: str, tile_bytes: int) -> None:
+    def build(self, text: str, tile_bytes: int, meets: bool) -> None:
         """Compile (see ``Queue``), with NVRTC."""
         cupy, self._tile_bytes = self._cupy, tile_bytes
-        # Cooperative calls are an option of a module: the second one serves the kernel whose groups meet.
+        # Cooperative launches are an option of a module: the second one serves the kernel whose groups meet.
         self._modules = [
-            cupy.RawModule(code=text, options=COMPILER_OPTIONS, backend="nvrtc", enable_cooperative_groups=meets)
-            for meets in (False, True)
+            cupy.RawModule(code=text, options=COMPILER_OPTIONS, backend="nvrtc", enable_cooperative_groups=together)
+            for together in ((False, True) if meets else (False,))
         ]
         try:
             with self._device:
-                self._modules[0].compile()
+                for module in self._modules:
+                    module.compile()
         except cupy.cuda.compiler.CompileException as error:
             raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
 
@@ -189,23 +190,24 @@ class CudaQueue:
         """Launch (see ``Queue``): many times the same as a graph of several."""
         try:
             with self._device, self._stream:
-                if times >= 2 * _STEPS_A_GRAPH and not any(isinstance(call, Launch) and call.meets for call in calls):
-                    graph = self._graph(calls)
-                    for _ in range(times // _STEPS_A_GRAPH):
+                steps = min(_STEPS_A_GRAPH, _CALLS_A_GRAPH // len(calls))
+                if steps and times >= 2 * steps and not any(isinstance(call, Launch) and call.meets for call in calls):
+                    graph = self._graph(calls, steps)
+                    for _ in range(times // steps):
                         graph.launch(self._stream)
-                    times %= _STEPS_A_GRAPH
+                    times %= steps
                 for _ in range(times):
                     self._launch(calls)
         except self._cupy.cuda.runtime.CUDARuntimeError as error:
             raise self._lost(error) from error
 
-    def _graph(self, calls: tuple[Call, ...]) -> Any:
+    def _graph(self, calls: tuple[Call, ...], steps: int) -> Any:
         if calls not in self._graphs:
             for call in calls:
                 if isinstance(call, Launch):
                     self._kernel(call)  # nothing may be loaded while a graph is captured
             self._stream.begin_capture()
-            for _ in range(_STEPS_A_GRAPH):
+            for _ in range(steps):
                 self._launch(calls)
             self._graphs[calls] = self._stream.end_capture()
         return self._graphs[calls]

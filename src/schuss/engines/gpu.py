@@ -37,8 +37,10 @@ class Queue(Protocol):
     def allocate(self, sizes: dict[str, int]) -> None:
         """Make zeroed buffers of so many bytes; kernels take them in this order. Raises EngineError if they do not fit."""
 
-    def build(self, text: str, tile_bytes: int) -> None:
-        """Compile a text; the kernels that have a tile need so many bytes of local memory for it."""
+    def build(self, text: str, tile_bytes: int, meets: bool) -> None:
+        """Compile a text; the kernels that have a tile need so many bytes of local memory for it. meets: whether groups of
+        a launch will wait for each other.
+        """
 
     def write(self, name: str, array: Array, offset: int = 0) -> None:
         """Copy an array into a buffer, from a byte on; the array may change as soon as this returns."""
@@ -109,7 +111,8 @@ class GpuSession:
             text = program.kernel_text(
                 plan, self._cut, limits, validation, data.weights is not None, self._predict_rows
             )
-            queue.build(text, program.places(plan, self._cut)["size"] * plan.dtype.itemsize if self._cut.tile else 0)
+            tile_bytes = program.places(plan, self._cut)["size"] * plan.dtype.itemsize if self._cut.tile else 0
+            queue.build(text, tile_bytes, meets=self._cut.path == "grid" and self._cut.slices > 1)
             self._fill()
         except BaseException:
             queue.release()

@@ -91,7 +91,7 @@ class OpenCLQueue:
                 "use fewer members or samples"
             ) from error
 
-    def build(self, text: str, tile_bytes: int) -> None:
+    def build(self, text: str, tile_bytes: int, meets: bool) -> None:
         """Compile (see ``Queue``)."""
         options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
         if (

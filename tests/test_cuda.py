@@ -288,9 +288,7 @@ def test_it_follows_the_reference(world, path):
 
 def test_many_steps_are_a_graph(world, monkeypatch):
     launched, real = [], cuda.CudaQueue._graph
-    monkeypatch.setattr(
-        cuda.CudaQueue, "_graph", lambda self, launches: launched.append(launches) or real(self, launches)
-    )
+    monkeypatch.setattr(cuda.CudaQueue, "_graph", lambda self, *given: launched.append(given) or real(self, *given))
     monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 1000.0)
     trained(CUDA(path="step"))
     assert launched

@@ -273,6 +273,22 @@ def test_pieces_of_a_batch_add_up(monkeypatch, path):
     assert "pieces of 32 samples" in explained
 
 
+@pytest.mark.parametrize("path", ["layers", "library"])
+@needs_compiler
+def test_shares_of_a_piece_add_up(monkeypatch, path):
+    made = emulated(monkeypatch, path)
+    monkeypatch.setattr(cuts, "_ROW_SAMPLES", 40)
+    x, y = data(150, 3, 2)
+    make = lambda: network((3, 20, 18, 2), ("tanh", "silu", "linear"))  # noqa: E731
+    optimizer = SGD(0.02, 0.01, 0.5, clip_norm=0.05)
+    explained = follow(
+        make, x, y, optimizer, epochs=2, batch_size=130, l2=0.1, average=0.9, validation=(x[:70], y[:70])
+    )
+    assert f"{1 if path == 'library' else 4} partial sums" in explained
+    assert "updates in 7 slices" in explained
+    assert {"norm_squares", "update", "adopt"} <= set(made[0].launches)
+
+
 @needs_compiler
 def test_a_device_without_doubles_trains_float32(monkeypatch):
     emulated(monkeypatch, doubles=False)

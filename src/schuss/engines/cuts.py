@@ -18,6 +18,7 @@ _ROWS = 128
 _WIDE_LAYER = 128 * 128  # weights from which a layer is a matrix product over device memory
 _ROWS_OF_ONE_GROUP = 32  # tiles a step of a member that one group does alone
 _PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
+_GROUPS_A_UNIT, _ROW_SAMPLES = 4, 256  # that keep a unit busy; of a partial sum at least (layers)
 _MOST_SLOTS = 65535  # groups along the second axis of a launch of CUDA
 
 
@@ -142,7 +143,13 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     sizes = plan.sizes
     smallest = min(-(-a // BLOCK) * -(-b // BLOCK) for a, b in pairwise(sizes))
     rows = max(
-        1, min(_ROWS, -(-piece // 256), -(-4 * 132 // smallest), budget // (plan.parameters * plan.dtype.itemsize))
+        1,
+        min(
+            _ROWS,
+            -(-piece // _ROW_SAMPLES),
+            -(-_GROUPS_A_UNIT * limits.units // smallest),
+            budget // (plan.parameters * plan.dtype.itemsize),
+        ),
     )
     cost_rows = min(_ROWS, -(-piece // THREADS))
     if limits.products:

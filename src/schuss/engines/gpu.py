@@ -24,7 +24,7 @@ from schuss.optimizers import LBFGS, SGD, Optimizer
 
 Array = NDArray[Any]
 
-_KINDS = ("gradient", "sgd", "nesterov", "adam", "rmsprop")  # fused.cl: KIND
+_KINDS = ("gradient", "sgd", "nesterov", "adam", "rmsprop")  # kernels/step.cl
 _STATES_OF_PLAN = ("next", "velocity", "square", "average", "best", "predictions")  # of the plan's dtype
 
 

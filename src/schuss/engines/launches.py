@@ -12,7 +12,7 @@ from schuss.engines.cuts import Cut
 from schuss.layers import weight_count
 
 TRAINING, VALIDATION, PREDICTION = range(3)
-"""The rows that a kernel works on; fused.cl has the same."""
+"""The rows that a kernel works on; kernels/step.cl has the same."""
 
 TILE_KERNELS = ("gradient", "validate", "predict", "epochs")
 """The kernels with a tile in local memory."""

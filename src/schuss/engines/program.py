@@ -27,10 +27,13 @@ def kernel_text(plan: Plan, cut: Cut, limits: Limits, held_out: Data | None, wei
     """Return the whole text that is compiled for a plan: definitions, and fused.cl with what it includes."""
     head, layers = definitions(plan, cut, limits, held_out, weighted, predict_rows)
 
-    def included(match: re.Match[str]) -> str:
-        return layers if match[1] == "layers" else _file(match[1])
+    def whole(text: str) -> str:
+        return re.sub(r'^#include "(.+)"$', lambda found: included(found[1]), text, flags=re.MULTILINE)
 
-    return head + re.sub(r'^#include "(.+)"$', included, _file("fused.cl"), flags=re.MULTILINE)
+    def included(name: str) -> str:
+        return layers if name == "layers" else whole(_file(name))
+
+    return head + whole(_file("fused.cl"))
 
 
 def definitions(
@@ -240,7 +243,7 @@ def buffers(plan: Plan, cut: Cut, held_out: Data | None, predict_rows: int) -> d
     everyone, epochs = members * p, epochs_at_a_time(plan)
     rows, columns = (0, 0) if held_out is None else (len(held_out.x), plan.columns)
     return {
-        "orders": ("i8", ORDER_WORDS),  # what the host wants: FIRST_STEP... of fused.cl
+        "orders": ("i8", ORDER_WORDS),  # what the host wants: FIRST_STEP... of kernels/step.cl
         "min_delta": ("wide", 1),
         "at": ("i8", members),  # the step that each member takes next
         "fate": ("i4", members),

@@ -1,4 +1,4 @@
-/* One layer on a GPU, included once for each layer. gpu.py defines before: LAYER, its number from 1; NI, NO, its inputs and
+/* One layer on a GPU, included once for each layer. program.py defines before: LAYER, its number from 1; NI, NO, its inputs and
  * outputs; W_AT, B_AT, where its weights and biases begin in the flat vector; VALUE, its activation; READS_INPUT, whether the
  * derivative reads z; DROP, the share that dropout takes from its outputs (0: none); and of the layer before it BEFORE_SLOPE,
  * BEFORE_READS_INPUT, BEFORE_DROP. */

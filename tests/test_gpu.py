@@ -241,6 +241,22 @@ def test_opencl_paths_follow_the_reference(opencl_device, path, dtype):
     assert f"path {path!r}" in explained
 
 
+@pytest.mark.parametrize("path", ["step", "epochs", "layers"])
+def test_float32_stays_near_the_reference_and_two_runs_have_the_same_bits(opencl_device, path):
+    x, y = data(200, 4, 1, dtype="float32")
+    models = {}
+    for name, engine in (("first", OpenCL(path=path)), ("second", OpenCL(path=path)), ("reference", "reference")):
+        for epochs in (1, 100):
+            model = network((4, 12, 6, 1), ("sigmoid", "tanh", "linear"), dtype="float32")
+            with Training(model, x, y, engine=engine) as training:
+                training.run(epochs, SGD(0.05, 1e-5, 0.4))  # faster, every float32 engine drifts: rounding grows
+            models[name, epochs] = model.parameters
+    for epochs, bound in ((1, 1e-5), (100, 1e-4)):
+        scale = np.abs(models["reference", epochs]).max()
+        assert np.abs(models["first", epochs] - models["reference", epochs]).max() <= bound * scale
+        assert models["first", epochs].tobytes() == models["second", epochs].tobytes()
+
+
 SHAPES = [
     ((1, 1), 1), ((4, 1), 7), ((3, 5, 2), 1), ((4, 8, 8, 1), 100), ((5, 33, 17, 3), 61), ((7, 13, 1), 9000),
     ((6, 9, 11, 10, 7), 50), ((9, 70, 130, 2), 150), ((5, 170, 150, 3), 40), ((200, 3), 70), ((2, 300, 1), 70),

@@ -102,7 +102,7 @@ class CudaQueue:
         self._arguments: tuple[Any, ...] = ()
         self._kernels: dict[str, Any] = {}
         self._modules: list[Any] = []
-        self._graphs: dict[tuple[Call, ...], Any] = {}
+        self._graphs: dict[int, tuple[tuple[Call, ...], Any]] = {}  # by the id of the calls, which it keeps alive
         self._tile_bytes = 0
 
     def _lost(self, error: Exception) -> EngineError:
@@ -202,15 +202,15 @@ class CudaQueue:
             raise self._lost(error) from error
 
     def _graph(self, calls: tuple[Call, ...], steps: int) -> Any:
-        if calls not in self._graphs:
+        if id(calls) not in self._graphs:
             for call in calls:
                 if isinstance(call, Launch):
                     self._kernel(call)  # nothing may be loaded while a graph is captured
             self._stream.begin_capture()
             for _ in range(steps):
                 self._launch(calls)
-            self._graphs[calls] = self._stream.end_capture()
-        return self._graphs[calls]
+            self._graphs[id(calls)] = calls, self._stream.end_capture()
+        return self._graphs[id(calls)][1]
 
     def _launch(self, calls: tuple[Call, ...]) -> None:
         for call in calls:

@@ -166,7 +166,7 @@ class GpuSession:
                 self._write("counters", np.zeros(self._cut.slots, np.uint32))
                 self._queue.run(launches, 1)
             return
-        launches, per_epoch, watch = self._launches.steps(clips), self._plan.steps_per_epoch, self._watch
+        launches, per_epoch, watch = self._launches.steps[clips], self._plan.steps_per_epoch, self._watch
         step, end = first_step, first_step + steps
         while step < end:
             epoch, count = step // per_epoch + 1, end - step
@@ -176,7 +176,7 @@ class GpuSession:
             self._queue.run(launches, count)
             step += count
             if self._validation is not None and step == epoch * per_epoch and watch.looks_at(epoch):
-                self._queue.run(self._launches.looks(), 1)
+                self._queue.run(self._launches.looks, 1)
 
     # -- Session ------------------------------------------------------------------------------------------------------
 

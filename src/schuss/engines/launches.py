@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from schuss.engines import cuts, program
@@ -76,16 +77,21 @@ class Launches:
         for first, members in self.waves():
             yield (Launch("epochs", self.cut.slices, members, first, meets=self.cut.slices > 1),)
 
-    def steps(self, clips: bool) -> tuple[Call, ...]:
-        """Return what takes one step of all members (step, layers)."""
+    @cached_property
+    def steps(self) -> dict[bool, tuple[Call, ...]]:
+        """What takes one step of all members, without and with clipping (step, layers)."""
+        return {clips: self._steps(clips) for clips in (False, True)}
+
+    def _steps(self, clips: bool) -> tuple[Call, ...]:
         return tuple(
             launch
             for first, members in self.waves()
             for launch in (*self._gradients(first, members), *self._updates(first, members, clips))
         )
 
+    @cached_property
     def looks(self) -> tuple[Call, ...]:
-        """Return what looks at the validation cost after an epoch (step, layers)."""
+        """What looks at the validation cost after an epoch (step, layers)."""
         return tuple(
             launch
             for first, members in self.waves()

@@ -23,8 +23,10 @@ enum class Order : int32_t { given, shuffled, blocks }; // blocks: those of rows
 struct Batch {
   int64_t first, count;
   Order order;
-  bool resampled;
+  bool own_weights; // a member's: resampled, or 0 in the fold that it leaves out
   uint32_t keys[8], bootstrap[4];
+  bool resampled;
+  int32_t left_out;
 };
 
 constexpr int64_t block_rows = 4096, window_blocks = 16; // of Order::blocks: schuss/philox.py holds the same
@@ -118,14 +120,19 @@ public:
   }
   int64_t size() const { return n_; }
 
+  void set_folds(const int32_t *folds) {
+    folds_.assign(round_up(n_, width<T>), -1);
+    std::copy_n(folds, n_, folds_.data());
+  }
+
   // The panels first..first+panels of a batch, gathered into the buffers where the data lie in rows.
   Tile<T> tile(const Batch &batch, int64_t first_panel, int panels, TileBuffers<T> &buffers) const {
     if (in_panels_) {
       const int64_t at = first_panel * width<T>;
       const T *w = w_ + at;
-      if (batch.resampled) {
+      if (batch.own_weights) {
         std::copy_n(w, panels * width<T>, buffers.w.data());
-        resample(batch, nullptr, at, panels * width<T>, buffers.w.data());
+        weigh(batch, nullptr, at, panels * width<T>, buffers.w.data());
         w = buffers.w.data();
       }
       return {x_ + at * inputs_, y_ + at * targets_, w, panels};
@@ -142,7 +149,7 @@ public:
       for (int lane = 0; lane < width<T>; lane++)
         w[lane] = lane >= here ? T(0) : !weighted_ ? T(1) : w_[which ? which[lane] : first + lane];
     }
-    if (batch.resampled) resample(batch, index, batch.first + start, rows, buffers.w.data());
+    if (batch.own_weights) weigh(batch, index, batch.first + start, rows, buffers.w.data());
     return {buffers.x.data(), buffers.y.data(), buffers.w.data(), panels};
   }
 
@@ -156,7 +163,7 @@ public:
       std::copy_n(y_ + at * targets_, targets_, y + i * y_stride);
       w[i] = weighted_ ? w_[at] : T(1);
     }
-    if (batch.resampled) resample(batch, index, batch.first + start, count, w);
+    if (batch.own_weights) weigh(batch, index, batch.first + start, count, w);
   }
 
 private:
@@ -194,10 +201,13 @@ private:
     }
   }
 
-  // w <- w times how often a resampling holds the rows: those of index, or from `first` on.
-  static void resample(const Batch &batch, const uint32_t *index, int64_t first, int64_t count, T *w) {
-    for (int64_t i = 0; i < count; i++)
-      w[i] *= T(bootstrap_weight(index ? index[i] : uint32_t(first + i), batch.bootstrap));
+  // w <- w times how often a resampling holds the rows, those of index, or from `first` on; 0 in the fold that is left out.
+  void weigh(const Batch &batch, const uint32_t *index, int64_t first, int64_t count, T *w) const {
+    for (int64_t i = 0; i < count; i++) {
+      const uint32_t row = index ? index[i] : uint32_t(first + i);
+      if (batch.resampled) w[i] *= T(bootstrap_weight(row, batch.bootstrap));
+      if (!folds_.empty() && folds_[row] == batch.left_out) w[i] = T(0);
+    }
   }
 
   static constexpr int lanes = vector_bytes / 4;
@@ -205,5 +215,6 @@ private:
   int inputs_, targets_;
   bool in_panels_, weighted_;
   Buffer<T> own_x_, own_y_, own_w_;
+  std::vector<int32_t> folds_; // of the rows, or none
   const T *x_, *y_, *w_;
 };

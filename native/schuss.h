@@ -31,6 +31,10 @@ typedef struct {
   const uint64_t *shuffle_seeds;   /* (members,) */
   const uint64_t *noise_seeds;     /* (members,): of dropout and input noise */
   const uint32_t *bootstrap_keys;  /* (members, 4): of the times that a member's resampling holds each row; or NULL */
+  const int32_t *folds;            /* (n,), of the samples; or NULL. The validation data are then the same samples in their order */
+  const int32_t *left_out;         /* (members,): the fold that a member is validated on instead of trained */
+  const int64_t *fold_ends;        /* (folds,): where each fold ends among the validation data */
+  const double *fold_weights;      /* (folds,): the sums of their weights */
   const double *penalties;         /* (members, 2): l2, l1 */
   double average;                  /* the decay of the moving average of the parameters; 0: none is kept */
 } schuss_plan;
@@ -46,7 +50,8 @@ typedef struct {
   int64_t every, last_epoch; /* the validation cost is looked at after these epochs (1-based) */
   int64_t patience;          /* epochs; below 0: never stop */
   double min_delta;
-  int32_t fresh;             /* 1: forget the best parameters of an earlier run */
+  int32_t of_training;       /* 1: patience is with the training cost, of which every fall lowers the best */
+  int32_t fresh;             /* 1: forget the best of an earlier run */
 } schuss_watch;
 
 enum { schuss_sgd, schuss_nesterov, schuss_adam, schuss_rmsprop, schuss_lbfgs };

@@ -55,6 +55,10 @@ public:
         noise_seeds_(plan.noise_seeds, plan.noise_seeds + plan.members),
         penalties_(plan.penalties, plan.penalties + 2 * plan.members), samples_(samples_of(data, plan.batch >= data.samples)) {
     if (plan.bootstrap_keys) bootstrap_keys_.assign(plan.bootstrap_keys, plan.bootstrap_keys + 4 * plan.members);
+    if (plan.folds) {
+      samples_->set_folds(plan.folds);
+      left_out_.assign(plan.left_out, plan.left_out + plan.members);
+    }
     steps_per_epoch_ = (data.samples + batch_ - 1) / batch_;
     slices_ = slices_of(shape_);
   }
@@ -159,9 +163,10 @@ private:
   Batch batch_of(int64_t step, int64_t member) const {
     const int64_t epoch = step / steps_per_epoch_, first = step % steps_per_epoch_ * batch_;
     Batch batch{first, std::min(batch_, samples_->size() - first), steps_per_epoch_ > 1 ? order_ : Order::given,
-                !bootstrap_keys_.empty(), {}, {}};
+                !bootstrap_keys_.empty() || !left_out_.empty(), {}, {}, !bootstrap_keys_.empty(), 0};
     if (batch.order != Order::given) shuffle_keys(shuffle_seeds_[member], (uint64_t)epoch, batch.keys);
     if (batch.resampled) std::copy_n(&bootstrap_keys_[4 * member], 4, batch.bootstrap);
+    if (!left_out_.empty()) batch.left_out = left_out_[member];
     return batch;
   }
 
@@ -172,6 +177,7 @@ private:
   std::vector<uint64_t> shuffle_seeds_, noise_seeds_;
   std::vector<double> penalties_;
   std::vector<uint32_t> bootstrap_keys_; // (members, 4), or none
+  std::vector<int32_t> left_out_;        // (members,): the fold that each leaves out, or none
   std::unique_ptr<Samples<T>> samples_;
   std::vector<Slice> slices_;
 };

@@ -30,8 +30,13 @@ public:
       : stepper_(plan, data), shape_(stepper_.shape()), parameters_(parameters), members_(plan.members), average_decay_(plan.average),
         steps_per_epoch_(stepper_.steps_per_epoch()) {
     if (validation) {
-      validation_ = stepper_.samples_of(*validation, true);
-      validation_weight_ = validation->total_weight;
+      validation_ = stepper_.samples_of(*validation, !plan.folds); // of a fold, a member's are some rows from anywhere on
+      held_out_.assign(members_, {0, validation->samples, validation->total_weight});
+      for (int64_t m = 0; plan.folds && m < members_; m++) {
+        const int32_t fold = plan.left_out[m];
+        const int64_t first = fold ? plan.fold_ends[fold - 1] : 0;
+        held_out_[m] = {first, plan.fold_ends[fold] - first, plan.fold_weights[fold]};
+      }
     }
     fate_.assign(members_, running);
     fate_epoch_.assign(members_, 0);
@@ -65,7 +70,7 @@ public:
       team.trial_gradient.resize(lbfgs ? p : 0);
       team.direction.resize(lbfgs ? p : 0);
     }
-    if (watch.patience >= 0) best_.resize(all); // only now: it is as large as the parameters
+    if (watch.patience >= 0 && !watch.of_training) best_.resize(all); // only now: it is as large as the parameters
     if (watch.fresh)
       for (auto &progress : progress_) progress.best_cost = std::numeric_limits<double>::infinity();
     for (auto &fate : fate_)
@@ -135,6 +140,12 @@ public:
   }
 
 private:
+  // The rows of the validation data that are a member's, and the sum of their weights.
+  struct HeldOut {
+    int64_t first, count;
+    double weight;
+  };
+
   // Some steps of one member, as one thread of its team sees them.
   struct Run {
     Worker<T> by;
@@ -162,7 +173,7 @@ private:
       team.work = stepper_.scheme();
       tile_panels_ = team.work->tile_panels();
       team.spare.resize(shape_.parameters);
-      if (validation_) team.validation.resize(tiles_of_validation());
+      if (validation_) team.validation.resize(tiles_of_validation(validation_->size()));
     }
     for (int i = 0; i < threads_; i++) buffers_.push_back(make_buffers<T>(shape_, tile_panels_));
   }
@@ -248,12 +259,18 @@ private:
     Progress &progress = run.progress;
     const int64_t epoch = step / steps_per_epoch_ + 1, at = (epoch - 1 - run.first_step / steps_per_epoch_) * members_ + run.by.member;
     if (run.by.leads) run.costs[at] = progress.epoch_cost / progress.epoch_weight;
-    if (!validation_ || (epoch % watch_.every && epoch != watch_.last_epoch)) return true;
-    const double cost = validation_cost(run.current, run.by);
-    if (run.by.leads) run.validation_costs[at] = cost;
-    if (cost < progress.best_cost - watch_.min_delta) {
+    const bool looks = validation_ && (epoch % watch_.every == 0 || epoch == watch_.last_epoch);
+    double cost = progress.epoch_cost / progress.epoch_weight;
+    if (looks) {
+      const double held_out = validation_cost(run.current, run.by);
+      if (run.by.leads) run.validation_costs[at] = held_out;
+      if (!watch_.of_training) cost = held_out;
+    } else if (!watch_.of_training) return true;
+    const double lowest = progress.best_cost;
+    if (watch_.of_training) progress.best_cost = std::min(lowest, cost);
+    if (cost < lowest - watch_.min_delta) {
       progress.best_cost = cost, progress.best_epoch = (double)epoch;
-      if (run.by.leads && !best_.empty())
+      if (run.by.leads && !best_.empty() && !watch_.of_training)
         std::copy_n(run.current, shape_.parameters, best_.data() + run.by.member * shape_.parameters);
     } else if (watch_.patience >= 0 && (double)epoch - progress.best_epoch >= (double)watch_.patience) {
       end(run, stopped, step);
@@ -355,8 +372,8 @@ private:
     team.told[3] = double(kept + (dot(s, y, p) > std::numeric_limits<T>::epsilon() * dot(y, y, p)));
   }
 
-  int tiles_of_validation() const {
-    const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
+  int tiles_of_validation(int64_t samples) const {
+    const int64_t panels = round_up(samples, width<T>) / width<T>;
     return int((panels + tile_panels_ - 1) / tile_panels_);
   }
 
@@ -364,28 +381,32 @@ private:
   double validation_cost(const T *parameters, Worker<T> &by) {
     Team<T> &team = by.team;
     TileBuffers<T> &buffers = by.buffers;
-    const int64_t panels = round_up(validation_->size(), width<T>) / width<T>;
-    for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < (int)team.validation.size();) {
+    const HeldOut &own = held_out_[by.member];
+    const Batch batch{own.first, own.count, Order::given, false, {}, {}, false, 0};
+    const int64_t panels = round_up(own.count, width<T>) / width<T>;
+    const int tiles = tiles_of_validation(own.count);
+    for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < tiles;) {
       const int64_t first = (int64_t)tile * tile_panels_;
-      const Tile<T> at = validation_->tile({}, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
+      const Tile<T> at = validation_->tile(batch, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
       forward_tile(shape_, parameters, at.x, buffers.a.data(), buffers.z.data(), at.panels);
       team.validation[tile] = output_tile(shape_, stepper_.loss(), at, buffers.a.data(), buffers.z.data());
     }
     team.barrier.wait();
     double total = 0;
-    for (const double cost : team.validation) total += cost;
+    for (int tile = 0; tile < tiles; tile++) total += team.validation[tile];
     team.next_item.store(0, std::memory_order_relaxed); // by all: nobody takes an item before the next barrier
     team.barrier.wait();
-    return total / validation_weight_;
+    return total / own.weight;
   }
 
   Stepper<T> stepper_;
   const Shape &shape_;
   T *parameters_; // (members, p), the caller's
   int64_t members_;
-  double average_decay_, validation_weight_ = 0;
+  double average_decay_;
   std::unique_ptr<Samples<T>> validation_;
-  schuss_watch watch_{1, 0, -1, 0, 1};
+  std::vector<HeldOut> held_out_; // one a member
+  schuss_watch watch_{1, 0, -1, 0, 0, 1};
   int64_t steps_per_epoch_;
   int threads_ = 1, tile_panels_ = 1, family_ = -1, history_ = 0;
   Buffer<T> velocity_, square_, average_, best_; // (members, p)

@@ -96,6 +96,7 @@ OPTIONS = {
     "weights and penalties": {"sample_weight": np.arange(300) % 3, "l2": 0.1, "l1": 0.05, "batch_size": 110},
     "in order, noisy": {"batch_size": 64, "shuffle": False, "input_noise": 0.1},
     "resampled, averaged": {"batch_size": 128, "bootstrap": True, "shuffle": "member", "average": 0.9},
+    "a fold left out": {"batch_size": 90, "folds": np.arange(300) % 7 % 3, "held_out": 1, "bootstrap": True},
 }
 OPTIMIZERS = {
     "sgd": SGD(0.02, 0.01, 0.5),
@@ -124,7 +125,8 @@ def plain():
 def test_every_path_follows_the_reference(monkeypatch, path, options, make):
     made = emulated(monkeypatch, path)
     x, y = data(300, 3, 2)
-    follow(make, x, y, SGD(0.02, 0.01, 0.5), validation=(x[:140], y[:140]), **options)
+    validation = None if "folds" in options else (x[:140], y[:140])
+    follow(make, x, y, SGD(0.02, 0.01, 0.5), validation=validation, **options)
     taken = set(made[0].launches)
     assert {"grid": "epochs", "epochs": "epochs", "step": "settle", "layers": "forward1", "library": "product"}[
         path
@@ -332,6 +334,27 @@ def test_lbfgs_searches_on_the_host(monkeypatch, path):
     follow(plain, x, y, LBFGS(history=4), epochs=4, l2=0.1, validation=(x[:30], y[:30]), tolerance=1e7)
 
 
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+@needs_compiler
+def test_every_path_stops_by_the_training_cost(monkeypatch, path, validated):
+    emulated(monkeypatch, path)
+    x, y = data(120, 3, 2)
+    stopping = EarlyStopping(patience=2, min_delta=0.02, metric="training_cost")
+    seen = []
+    for name in ("opencl", "reference"):
+        model = Population(3, [Dense(9, "tanh"), Dense(2)], members=3, seed=2, dtype="float64")
+        held_out = (x[:40], y[:40]) if validated else None
+        with Training(model, x, y, engine=name, batch_size=50, validation=held_out) as training:
+            history = training.run(12, SGD((0.001, 0.05, 0.2)), early_stopping=stopping, record_every=3)
+        seen.append((history.stopped, history.epoch.tolist(), history.cost, history.validation_cost, model.parameters))
+    assert seen[0][:2] == seen[1][:2]
+    assert len(seen[0][0]) >= 2
+    for ours, theirs in zip(seen[0][2:], seen[1][2:], strict=True):
+        if theirs is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 @needs_compiler
 def test_optimizers_take_over_from_each_other(monkeypatch):
     emulated(monkeypatch)
@@ -490,7 +513,8 @@ def test_every_path_compiles_for_cuda(variant, architecture):
     cut = cuts.choose(plan, 50, limits, options.get("path"))
     held_out = Data(np.zeros((50, plan.sizes[0])), np.zeros((50, plan.columns)), np.ones(50))
     keys = np.zeros((plan.members, 4), np.uint32)
-    for changes in ({}, {"bootstrap_keys": keys, "input_noise": 0.1, "average": 0.5, "order": "blocks",
+    folds = {"folds": np.zeros(plan.samples, np.int32), "left_out": np.zeros(plan.members, np.int32)}
+    for changes in ({}, {"bootstrap_keys": keys, "input_noise": 0.1, "average": 0.5, "order": "blocks", **folds,
                          "dropout": (0.5,) * (len(plan.sizes) - 2) + (0.0,)}):  # fmt: skip
         log, code = nvrtc.compile_for(
             program.kernel_text(replace(plan, **changes), cut, limits, held_out, True, 100), architecture

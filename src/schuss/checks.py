@@ -31,7 +31,9 @@ class EarlyStopping:
 
     The cost is looked at every ``record_every`` epochs of the run. restore_best: give the member, when the run ends for
     whatever reason, the parameters that had the best value. metric: "cost", or a score of which more is better:
-    "accuracy", "r2", or a function of y and the outputs (n, dL) that returns a number.
+    "accuracy", "r2", or a function of y and the outputs (n, dL) that returns a number; or "training_cost", which needs no
+    validation data: the cost of an epoch must fall by more than ``min_delta`` below the lowest before it (scikit-learn's
+    rule), and no parameters are restored.
 
     >>> EarlyStopping(patience=20)
     EarlyStopping(patience=20, min_delta=0.0, restore_best=True, metric='cost')
@@ -47,9 +49,14 @@ class EarlyStopping:
         whole_number(self.patience, "patience", problems)
         if not (isinstance(self.min_delta, int | float) and 0 <= self.min_delta < np.inf):
             problems.add(f"min_delta must be a number, at least 0; got {self.min_delta!r}")
-        if not callable(self.metric) and self.metric not in ("cost", *METRICS):
-            problems.add(unknown_name("metric", self.metric, ["cost", *METRICS]))
+        if not callable(self.metric) and self.metric not in ("cost", "training_cost", *METRICS):
+            problems.add(unknown_name("metric", self.metric, ["cost", "training_cost", *METRICS]))
         problems.raise_if_any()
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it is the training cost that must fall."""
+        return self.metric == "training_cost"
 
     @property
     def score(self) -> Metric | None:
@@ -173,6 +180,49 @@ def validation_for(model: Model, validation: object, cost: Cost, problems: Probl
         problems.add(f"validation must be a pair (x, y), or a share of the rows such as 0.2; got {validation!r:.80}")
         return None
     return data_for(model, validation[0], validation[1], "validation ", cost, problems)
+
+
+def folds_for(
+    folds: ArrayLike | None, left_out: ArrayLike | None, data: Data, members: int, problems: Problems
+) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+    """Return the fold of each sample (n,) and the one that each member leaves out (members,), or None; add what does not
+    fit to ``problems``.
+    """
+    if folds is None and left_out is None:
+        return None
+    if folds is None or left_out is None:
+        problems.add(
+            "folds and held_out go together: the fold of each sample, and the fold that each member leaves out"
+        )
+        return None
+    known = []
+    for name, given, shapes in (("folds", folds, [(len(data.x),)]), ("held_out", left_out, [(), (members,)])):
+        array = np.asarray(given)
+        if array.dtype.kind not in "iu" or array.shape not in shapes:
+            problems.add(
+                f"{name} must be whole numbers of shape {shapes[-1]}; got {array.dtype} of shape {array.shape}"
+            )
+            return None
+        known.append(np.broadcast_to(array, shapes[-1]))
+    if known[0].size and (known[0].min() < 0 or known[0].max() >= len(data.x)):
+        problems.add(f"folds are numbered from 0, and fewer than samples; got {known[0].min()} to {known[0].max()}")
+        return None
+    weights = np.ones(len(data.x)) if data.weights is None else data.weights
+    in_fold = np.bincount(known[0], weights)
+    for fold in np.unique(known[1]).tolist():
+        inside = float(in_fold[fold]) if 0 <= fold < len(in_fold) else 0.0
+        if not 0 < inside < float(weights.sum()):
+            problems.add(
+                f"held_out names fold {fold}, which must have samples with weight, and leave some to train on; the folds "
+                f"are {np.unique(known[0])[:20].tolist()}"
+            )
+    return tuple(np.ascontiguousarray(array, np.int32) for array in known)  # type: ignore[return-value]
+
+
+def in_fold_order(data: Data, folds: NDArray[np.int32]) -> Data:
+    """Return the samples in the order of their folds, for the validation of those who leave one out."""
+    order = np.argsort(folds, kind="stable")
+    return Data(data.rows_of_x(order), data.y[order], None if data.weights is None else data.weights[order])
 
 
 def split_off(

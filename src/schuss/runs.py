@@ -94,7 +94,8 @@ class Runner:
             begin + total,
             None if stop is None else stop.patience,
             0.0 if stop is None else float(stop.min_delta),
-            stop is not None and stop.restore_best,
+            stop is not None and stop.restore_best and not stop.of_training,
+            stop is not None and stop.of_training,
             fresh=resumed is None,
         )
         self._begin(watch, segments, resumed is not None)

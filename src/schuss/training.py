@@ -17,6 +17,8 @@ from schuss.checks import (
     EarlyStopping,
     Model,
     data_for,
+    folds_for,
+    in_fold_order,
     in_place,
     member_values,
     split_off,
@@ -62,7 +64,9 @@ class Training:
     "member": an order for each member, by its own seed too; "blocks": shuffle blocks of rows, and the rows of a few
     blocks together, of a memory-mapped x read in place. bootstrap: resample the data for each member, by ``seed`` and its
     own: each sample's weight is multiplied with a Poisson(1) number (the bootstrap of Hanley and MacGibbon, 2006).
-    validation: (x, y) to evaluate after recorded epochs, or a share of the rows to hold out, drawn by ``seed``.
+    validation: (x, y) to evaluate after recorded epochs, or a share of the rows to hold out, drawn by ``seed``. folds,
+    held_out: cross-validation in one population instead: folds (n,) whole numbers from 0, the fold of each sample;
+    held_out (members,), the fold that each member is not trained on (its samples weigh 0) and is validated on.
     sample_weight: (n,), none negative. class_weight: "balanced", a dictionary of labels, or one number a class; it
     multiplies sample_weight. input_noise: the standard deviation of noise on x, new in each step. average: the decay of a
     moving average of the parameters (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters;
@@ -95,6 +99,8 @@ class Training:
         shuffle: bool | Literal["member", "blocks"] = True,
         bootstrap: bool = False,
         validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+        folds: ArrayLike | None = None,
+        held_out: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Any = None,
         input_noise: float = 0.0,
@@ -120,7 +126,14 @@ class Training:
         data = data_for(model, x, y, "", row, problems)
         weights = weights_for(sample_weight, class_weight, data, row, model.sizes[-1], problems)
         data = in_place(Data(data.x, data.y, weights), x, model.dtype, shuffle == "blocks", problems)
-        held_out = validation_for(model, validation, row, problems)
+        validated = validation_for(model, validation, row, problems)
+        if validation is not None and folds is not None:
+            problems.add("pass validation, or folds and held_out: with folds, each member is validated on its own")
+        if data.in_place and folds is not None:
+            problems.add(
+                "folds need x in memory; of a memory-mapped x that is read in place, hold out rows by validation"
+            )
+        chosen_folds = folds_for(folds, held_out, data, members, problems)
         penalties = [member_values(value, name, members, problems) for name, value in (("l2", l2), ("l1", l1))]
         batch = len(data.x) if batch_size is None else whole_number(batch_size, "batch_size", problems)
         workers = available_threads() if threads is None else whole_number(threads, "threads", problems)
@@ -134,6 +147,8 @@ class Training:
         problems.raise_if_any()
 
         self.model = model
+        if chosen_folds is not None:
+            validated = in_fold_order(data, chosen_folds[0])
         check_memory(parameters.nbytes, f"the velocity of {members} members", members, "members")
         own_shuffle = philox.member_shuffle_seeds(model.seeds, number)
         linked = (*model.activations[:-1], activations.resolve("linear")) if row.row.link else model.activations
@@ -153,6 +168,8 @@ class Training:
             columns=data.y.shape[1],
             order="given" if not shuffle else "blocks" if data.in_place else "shuffled",
             bootstrap_keys=philox.bootstrap_keys(model.seeds, number) if bootstrap else None,
+            folds=None if chosen_folds is None else chosen_folds[0],
+            left_out=None if chosen_folds is None else chosen_folds[1],
             dropout=dropout if any(dropout) else (),
             input_noise=float(input_noise),
             average=float(average),
@@ -169,10 +186,10 @@ class Training:
             "on_divergence": on_divergence,
             "seed": number,
         }
-        self._data, self._held_out = data, held_out
+        self._data, self._held_out = data, validated
         self._single = isinstance(model, Network)
         self._guard = Guard()
-        chosen, self._session = engines.open_session(described, self._plan, parameters, data, held_out)
+        chosen, self._session = engines.open_session(described, self._plan, parameters, data, validated)
         self.engine = str(chosen)
         self._runner = Runner(self._session, self._plan, on_divergence == "restart")
         self._history: History | None = None  # of the run that is not finished
@@ -185,6 +202,8 @@ class Training:
         y: ArrayLike,
         *,
         validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+        folds: ArrayLike | None = None,
+        held_out: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Any = None,
         engine: str | engines.Engine = "auto",
@@ -204,6 +223,8 @@ class Training:
             y,
             cost=saved.cost,
             validation=validation,
+            folds=folds,
+            held_out=held_out,
             sample_weight=sample_weight,
             class_weight=class_weight,
             engine=engine,
@@ -319,8 +340,8 @@ class Training:
     def cost(self, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Any:
         """Return the cost of the current weights: a number, or (members,) for a population.
 
-        Without arguments, on the training data as they are now, not resampled, with the l2 term; with x and y, on those,
-        without it.
+        Without arguments, on the training data as they are now, not resampled, without the fold that is held out, with
+        the l2 term; with x and y, on those, without it.
         Raises InputError if they do not fit the network.
         """
         with self._guard.exclusive():
@@ -332,12 +353,12 @@ class Training:
                 problems = Problems("evaluate the cost")
                 data = data_for(self.model, x, y, "its ", self._plan.cost, problems)
                 problems.raise_if_any()
-            result = self._mean_cost(data)
+            result, weight = self._mean_cost(data, self._plan.folds if own else None)
             if own:
                 W = self.model.parameters.reshape(self._plan.members, -1)[:, : weight_count(self._plan.sizes)]
                 penalty = 0.5 * self._plan.l2 * np.square(W, dtype=np.float64).sum(axis=1)
                 penalty += self._plan.l1 * np.abs(W).sum(axis=1, dtype=np.float64)
-                result += penalty / data.total_weight
+                result += penalty / weight
             return float(result[0]) if self._single else result
 
     def value_and_gradient(self) -> tuple[Any, Array]:
@@ -432,7 +453,8 @@ class Training:
         whole_number(record_every, "record_every", problems)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             problems.add(f"early_stopping must be an EarlyStopping(...); got {early_stopping!r}")
-        if early_stopping is not None and self._held_out is None:
+        watches_validation = isinstance(early_stopping, EarlyStopping) and not early_stopping.of_training
+        if watches_validation and self._held_out is None:
             problems.add("early_stopping needs validation data; pass validation=(x, y) to Training")
         if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
             problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
@@ -451,14 +473,20 @@ class Training:
         held_out, model = self._held_out, self.model
         if early_stopping is None or metric is None or held_out is None:
             return None
-        rows = np.ascontiguousarray(on_host(held_out.x), model.dtype)
+        plan, rows = self._plan, np.ascontiguousarray(on_host(held_out.x), model.dtype)
 
         def evaluate() -> Array:
             parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
-            outputs = engines.predict(parameters, model.sizes, model.activations, rows)
-            return np.array([float(metric(held_out.y, one)) for one in outputs])
+            scores = np.empty(len(parameters))
+            folds = np.zeros(len(parameters), np.int32) if plan.left_out is None else plan.left_out
+            for fold in np.unique(folds):
+                members = np.flatnonzero(folds == fold)
+                own = plan.held_out_rows(int(members[0]))
+                outputs = engines.predict(parameters[members], model.sizes, model.activations, rows[own])
+                scores[members] = [float(metric(held_out.y[own], one)) for one in outputs]
+            return scores
 
-        members, parameters = self._plan.members, self._session.read("parameters")
+        members, parameters = plan.members, self._session.read("parameters")
         old = self._runner.scores if again else None
         if old is not None:
             return Scores(evaluate, early_stopping, old.best, old.best_epoch, old.parameters)
@@ -477,12 +505,19 @@ class Training:
         advice = "the last finite parameters are kept; try a smaller learning rate or momentum, or scale x and y"
         warnings.warn(f"{what}; {advice}", DivergenceWarning, stacklevel=3)
 
-    def _mean_cost(self, data: Data) -> Array:
-        """Return the cost (members,) without the penalties, a block of rows at a time."""
-        plan, total = self._plan, np.zeros(self._plan.members)
+    def _mean_cost(self, data: Data, folds: Array | None) -> tuple[Array, Array]:
+        """Return the cost (members,) without the penalties, a block of rows at a time, and the weight of its samples.
+
+        folds: of the samples, where each member leaves one out.
+        """
+        plan, total, weight = self._plan, np.zeros(self._plan.members), np.zeros(self._plan.members)
         with np.errstate(all="ignore"):
             block = max(1, _BLOCK_OUTPUTS // (plan.members * plan.sizes[-1]))
-            for _, x, y, w in data.blocks(plan.dtype, block):
+            for first, x, y, w in data.blocks(plan.dtype, block):
                 each = plan.cost.value(y, self._session.predict(x)).astype(np.float64)
-                total += each.sum(axis=1) if w is None else each @ w
-        return total / data.total_weight
+                own = np.ones(len(x)) if w is None else w.astype(np.float64)
+                if folds is not None and plan.left_out is not None:
+                    own = own * (folds[first : first + len(x)] != plan.left_out[:, None])
+                total += (each * own).sum(axis=1)
+                weight += own.sum(axis=-1)
+        return total / weight, weight

@@ -53,6 +53,10 @@ class Saved:
                     f"({_shape(self.description[key])}, got {_shape(_fingerprint(given))}); pass the same data"
                 )
         plan, run = runner.plan, self.description["run"]
+        if _folds(plan) != self.description.get("folds"):
+            raise InputError(
+                f"cannot resume from {self.path!r}: folds or held_out are not those of the checkpoint; pass the same"
+            )
         runner.step, runner.now = self.description["step"], run
         runner.retired[:], runner.scale[:] = self.tensors["runner.retired"], self.tensors["runner.scale"]
         runner.restored = {name: self.tensors[f"state.{name}"] for name in STATES if f"state.{name}" in self.tensors}
@@ -114,6 +118,7 @@ def write(
         "fates": fates,
         "data": _fingerprint(data),
         "validation": _fingerprint(held_out),
+        "folds": _folds(plan),
     }
     checkpoint.write_tensors(path, "schuss_training", description, tensors)
 
@@ -154,6 +159,13 @@ def _fingerprint(data: Data | None) -> list[Any] | None:
             digest.update(np.ascontiguousarray(array, np.float64).tobytes())
     weighted = data.weights is not None
     return [list(data.x.shape), list(data.y.shape), weighted, data.in_place, digest.hexdigest()]
+
+
+def _folds(plan: Plan) -> str | None:
+    """Return a digest of the folds and who leaves out which, or None."""
+    if plan.folds is None or plan.left_out is None:
+        return None
+    return hashlib.sha256(plan.folds.tobytes() + plan.left_out.tobytes()).hexdigest()
 
 
 def _shape(fingerprint: list[Any] | None) -> str:

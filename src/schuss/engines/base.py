@@ -65,8 +65,9 @@ class Plan:
     (L,), of the outputs of each layer. input_noise: standard deviation. columns: of y. l2, l1: (members,). batch_size:
     samples of a step; the last step of an epoch may have fewer. order: of the samples, "given", "shuffled" or "blocks".
     shuffle_seeds, noise_seeds: (members,), of the shuffles, and of dropout and noise. bootstrap_keys: (members, 4), of
-    each member's resampling, or None. average: the decay of the moving average of the parameters, or 0. threads: how
-    many may work; it never changes a bit of the result.
+    each member's resampling, or None. folds: (n,) int32, of the samples, or None; left_out: (members,) int32, the fold
+    that a member is not trained on; its validation samples are those of that fold. average: the decay of the moving
+    average of the parameters, or 0. threads: how many may work; it never changes a bit of the result.
     """
 
     sizes: tuple[int, ...]
@@ -83,6 +84,8 @@ class Plan:
     columns: int
     order: str = "shuffled"
     bootstrap_keys: NDArray[np.uint32] | None = None
+    folds: NDArray[np.int32] | None = None
+    left_out: NDArray[np.int32] | None = None
     dropout: tuple[float, ...] = field(default=())
     input_noise: float = 0.0
     average: float = 0.0
@@ -119,11 +122,29 @@ class Plan:
         return permuted(index, self.samples, philox.shuffle_keys(int(self.shuffle_seeds[member]), epoch))
 
     def weights(self, rows: NDArray[np.int64], given: Array, member: int) -> Array:
-        """Return the weights of samples for a member: the given ones, times how often its resampling holds them."""
-        if self.bootstrap_keys is None:
-            return given
-        resampled: Array = given * philox.bootstrap_weights(rows, self.bootstrap_keys[member]).astype(given.dtype)
-        return resampled
+        """Return the weights of samples for a member: the given ones, times how often its resampling holds them; 0 in the
+        fold it leaves out.
+        """
+        own = given
+        if self.bootstrap_keys is not None:
+            own = own * philox.bootstrap_weights(rows, self.bootstrap_keys[member]).astype(given.dtype)
+        if self.folds is not None and self.left_out is not None:
+            own = own * (self.folds[rows] != self.left_out[member])
+        return own
+
+    @cached_property
+    def fold_ends(self) -> NDArray[np.int64]:
+        """Where each fold ends among the validation samples, which lie in the order of their folds, (folds,); empty
+        without folds.
+        """
+        return np.cumsum(np.bincount(self.folds), dtype=np.int64) if self.folds is not None else np.empty(0, np.int64)
+
+    def held_out_rows(self, member: int) -> slice:
+        """Return which of the validation samples are a member's: all, or those of the fold it leaves out."""
+        if self.left_out is None:
+            return slice(None)
+        fold = int(self.left_out[member])
+        return slice(int(self.fold_ends[fold - 1]) if fold else 0, int(self.fold_ends[fold]))
 
 
 @dataclass(frozen=True)
@@ -131,7 +152,9 @@ class Watch:
     """What a run looks at: the validation cost every ``every`` epochs and at the last one, and when that ends a member.
 
     A member stops once its validation cost has not fallen by more than ``min_delta`` for ``patience`` epochs (None:
-    never); its best parameters are kept, and ``finish`` puts them back. fresh: forget those of an earlier run.
+    never); its best parameters are kept, and ``finish`` puts them back. of_training: it is the training cost of an epoch
+    that must fall by more than ``min_delta`` below the lowest so far; no parameters are kept. fresh: forget what an
+    earlier run had seen.
     """
 
     every: int
@@ -139,6 +162,7 @@ class Watch:
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = False
+    of_training: bool = False
     fresh: bool = True
 
     def looks_at(self, epoch: int) -> bool:

@@ -49,6 +49,10 @@ class _Plan(ctypes.Structure):
         ("shuffle_seeds", c_void_p),
         ("noise_seeds", c_void_p),
         ("bootstrap_keys", c_void_p),
+        ("folds", c_void_p),
+        ("left_out", c_void_p),
+        ("fold_ends", c_void_p),
+        ("fold_weights", c_void_p),
         ("penalties", c_void_p),
         ("average", c_double),
     )
@@ -71,6 +75,7 @@ class _Watch(ctypes.Structure):
         ("last_epoch", c_int64),
         ("patience", c_int64),
         ("min_delta", c_double),
+        ("of_training", c_int32),
         ("fresh", c_int32),
     )
 
@@ -253,6 +258,10 @@ class NativeSession:
         self._validated = validation is not None
         dropout = np.array(plan.dropout or [0.0])
         options, penalties = plan.cost.options(plan.sizes[-1]), np.stack([plan.l2, plan.l1], axis=1)
+        weights = None if validation is None else validation.weights
+        fold_weights = np.diff(plan.fold_ends.astype(np.float64), prepend=0.0)
+        if weights is not None and plan.folds is not None:
+            fold_weights = np.array([part.sum() for part in np.split(np.float64(weights), plan.fold_ends[:-1])])
         native_plan = _Plan(
             network=_network(plan.sizes, plan.activations, plan.dtype),
             dropout=_address(dropout) if any(plan.dropout) else None,
@@ -267,6 +276,10 @@ class NativeSession:
             shuffle_seeds=_address(plan.shuffle_seeds),
             noise_seeds=_address(plan.noise_seeds),
             bootstrap_keys=_address(plan.bootstrap_keys),
+            folds=_address(plan.folds),
+            left_out=_address(plan.left_out),
+            fold_ends=_address(plan.fold_ends),
+            fold_weights=_address(fold_weights),
             penalties=_address(penalties),
             average=plan.average,
         )
@@ -306,7 +319,7 @@ class NativeSession:
         """Start a run (see ``Session``)."""
         patience = -1 if watch.patience is None else watch.patience
         self._restore_best = watch.restore_best
-        native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta, watch.fresh)
+        native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta, watch.of_training, watch.fresh)
         described, _arrays = self._described(optimizer, None)
         if self._library.schuss_begin(self._handle, byref(native), byref(described)):
             raise MemoryError("not enough memory for the state of this optimizer or the best parameters")

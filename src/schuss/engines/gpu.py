@@ -147,6 +147,9 @@ class GpuSession:
         self._write("noise_seeds", plan.noise_seeds)
         if plan.bootstrap_keys is not None:
             self._write("bootstrap", plan.bootstrap_keys)
+        if plan.folds is not None and plan.left_out is not None:
+            self._write("folds", np.concatenate([plan.folds, np.sort(plan.folds)]))
+            self._write("left_out", plan.left_out)
         self._write("progress", np.tile([0, 0, np.inf, 0, 0, 0], (members, 1)))
         if plan.average:
             self._write("average", self._parameters)
@@ -170,13 +173,17 @@ class GpuSession:
         step, end = first_step, first_step + steps
         while step < end:
             epoch, count = step // per_epoch + 1, end - step
-            if self._validation is not None:  # up to the next epoch that is looked at
-                epoch = min(-(-epoch // watch.every) * watch.every, max(epoch, watch.last_epoch))
+            validates = self._validation is not None
+            if validates or watch.of_training:  # up to the next epoch that is looked at
+                if not watch.of_training:
+                    epoch = min(-(-epoch // watch.every) * watch.every, max(epoch, watch.last_epoch))
                 count = min(count, epoch * per_epoch - step)
             self._queue.run(launches, count)
             step += count
-            if self._validation is not None and step == epoch * per_epoch and watch.looks_at(epoch):
+            if validates and step == epoch * per_epoch and watch.looks_at(epoch):
                 self._queue.run(self._launches.looks, 1)
+            elif watch.of_training and step == epoch * per_epoch:
+                self._queue.run(self._launches.glances, 1)
 
     # -- Session ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +211,7 @@ class GpuSession:
             for name in ("velocity", "square"):
                 self._write(name, np.zeros_like(self._parameters))
             progress[:, STEPS] = 0
-        self._keeps_best = self._keeps_best or watch.patience is not None
+        self._keeps_best = self._keeps_best or (watch.patience is not None and not watch.of_training)
         if watch.fresh:
             progress[:, BEST_COST] = np.inf
         self.write("progress", progress)
@@ -257,6 +264,7 @@ class GpuSession:
         orders[program.BIAS_MOMENTUM] = not isinstance(optimizer, SGD) or optimizer.bias_momentum
         orders[program.HAS_FACTORS], orders[program.CLIPS], orders[program.EVERYONE] = factors, clips, optimizer is None
         orders[program.PATIENCE] = -1 if watch.patience is None else watch.patience
+        orders[program.OF_TRAINING] = watch.of_training
         self._write("orders", orders)
         self._write("at", np.full(self._plan.members, step, np.int64))
 

@@ -98,6 +98,11 @@ class Launches:
             for launch in (*self.validations(first, members), Launch("look", 1, members, first))
         )
 
+    @cached_property
+    def glances(self) -> tuple[Call, ...]:
+        """What looks at the training cost alone after an epoch (step, layers)."""
+        return tuple(Launch("look", 1, members, first) for first, members in self.waves())
+
     def evaluation(self, first: int, members: int) -> tuple[Call, ...]:
         """Return what leaves the gradient of a step in ``next`` and its cost in ``costs``."""
         update = Launch("update", self.cut.slices, members, first)

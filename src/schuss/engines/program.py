@@ -96,6 +96,7 @@ def definitions(
         "WINDOW_BLOCKS": "16u",
         "WEIGHTED": int(weighted),
         "BOOTSTRAP": int(plan.bootstrap_keys is not None),
+        "FOLDS": int(plan.folds is not None),
         "RANDOM": int(plan.random),
         "NOISY": int(plan.input_noise > 0),
         "INPUT_NOISE": repr(plan.input_noise),
@@ -216,7 +217,7 @@ def _shift(plan: Plan, level: int) -> int:
 # -- the buffers ------------------------------------------------------------------------------------------------------
 
 _C = {"real": "real", "wide": "wide", "i4": "int32_t", "i8": "int64_t", "u4": "uint32_t", "u8": "uint64_t"}
-ORDER_WORDS = 11
+ORDER_WORDS = 12
 (
     FIRST_STEP,
     STEPS,
@@ -229,6 +230,7 @@ ORDER_WORDS = 11
     EVERYONE,
     PREDICTED,
     CLIPS,
+    OF_TRAINING,
 ) = range(ORDER_WORDS)
 
 
@@ -255,6 +257,8 @@ def buffers(plan: Plan, cut: Cut, held_out: Data | None, predict_rows: int) -> d
         "shuffle_seeds": ("u8", members),
         "noise_seeds": ("u8", members),
         "bootstrap": ("u4", members * 4 if plan.bootstrap_keys is not None else 0),
+        "folds": ("i4", 2 * plan.samples if plan.folds is not None else 0),  # of the training, then the validation data
+        "left_out": ("i4", members if plan.folds is not None else 0),
         "parameters": ("real", everyone),
         "next": ("real", everyone),  # the parameters after a step, until it is adopted; or a gradient
         "velocity": ("real", everyone),

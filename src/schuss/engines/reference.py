@@ -161,7 +161,7 @@ class ReferenceSession:
             state["pairs"] = np.zeros((len(like), history, 2, like.shape[1]), like.dtype) if history else nothing
             state["kept_pairs"][:] = 0
             state["progress"][:, STEPS] = 0
-        if watch.patience is not None and not len(state["best"]):
+        if watch.patience is not None and not watch.of_training and not len(state["best"]):
             state["best"] = np.zeros_like(state["parameters"])
         if watch.fresh:
             state["progress"][:, BEST_COST] = np.inf
@@ -190,7 +190,7 @@ class ReferenceSession:
                 ran = (fate == RUNNING) | ((fate == CONVERGED) & (self._state["fate_epoch"] == epoch + 1))
                 with np.errstate(invalid="ignore"):  # 0 / 0: a member whose samples all weigh nothing
                     costs.append(np.where(ran, sums[:, EPOCH_COST] / sums[:, EPOCH_WEIGHT], np.nan))
-                validation_costs.append(self._look(epoch + 1, ran))
+                validation_costs.append(self._look(epoch + 1, ran, costs[-1]))
         shape = (len(costs), plan.members)
         recorded = np.reshape(np.array(costs), shape)
         return recorded, None if self._validation is None else np.reshape(np.array(validation_costs), shape)
@@ -300,18 +300,23 @@ class ReferenceSession:
                 self._fail(member, step, CONVERGED)
         state["kept_pairs"][member] = kept
 
-    def _look(self, epoch: int, ran: Array) -> Array:
+    def _look(self, epoch: int, ran: Array, training_costs: Array) -> Array:
         """Return the validation costs after an epoch, keep the best parameters, and stop who no longer improves."""
         costs = np.full(self._plan.members, np.nan)
-        if self._validation is None or not self._watch.looks_at(epoch):
-            return costs
         state, watch = self._state, self._watch
+        if self._validation is not None and watch.looks_at(epoch):
+            for member in np.flatnonzero(ran).tolist():
+                costs[member] = self._validation_cost(member)
+        elif not watch.of_training:
+            return costs
+        watched = training_costs if watch.of_training else costs
         for member in np.flatnonzero(ran).tolist():
-            costs[member] = self._validation_cost(member)
-            sums = state["progress"][member]
-            if costs[member] < sums[BEST_COST] - watch.min_delta:
-                sums[BEST_COST], sums[BEST_EPOCH] = costs[member], epoch
-                if len(state["best"]):
+            sums, lowest = state["progress"][member], state["progress"][member, BEST_COST]
+            if watch.of_training:
+                sums[BEST_COST] = min(lowest, watched[member])
+            if watched[member] < lowest - watch.min_delta:
+                sums[BEST_COST], sums[BEST_EPOCH] = watched[member], epoch
+                if len(state["best"]) and not watch.of_training:
                     state["best"][member] = state["parameters"][member]
             elif (
                 watch.patience is not None
@@ -325,10 +330,14 @@ class ReferenceSession:
         data = self._validation
         if data is None:
             return np.nan
-        a = predict(self._state["parameters"][member : member + 1], self._plan.sizes, self._plan.activations, data.x)
+        own = self._plan.held_out_rows(member)
+        a = predict(
+            self._state["parameters"][member : member + 1], self._plan.sizes, self._plan.activations, data.x[own]
+        )
         with np.errstate(all="ignore"):
-            each = self._plan.cost.value(data.y, a[0]).astype(np.float64)
-        return float(each.sum() if data.weights is None else data.weights @ each) / data.total_weight
+            each = self._plan.cost.value(data.y[own], a[0]).astype(np.float64)
+        w = np.ones(len(each)) if data.weights is None else data.weights[own]
+        return float(w @ each) / float(w.sum(dtype=np.float64))
 
     def finish(self) -> None:
         """End a run (see ``Session``)."""

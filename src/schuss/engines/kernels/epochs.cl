@@ -42,18 +42,18 @@ KERNEL_OF_FEW epochs(SESSION) {
     goes_on = adopt_slice(SESSION_GIVEN, member, slot, me, SLICES, step, cost, weight, &adopted);
     /* The others are still copying their slices home: until all have met again, `next` is where all of them are. */
     now = adopted ? next + (int64_t)member * P : parameters + (int64_t)member * P;
-#if HELD_OUT
     const int64_t epoch = (step + 1) / STEPS_PER_EPOCH;
-    if (goes_on && (step + 1) % STEPS_PER_EPOCH == 0 && (epoch % orders[EVERY] == 0 || epoch == orders[LAST_EPOCH])) {
-      hold(now, tile);
-      for (int row = me; row < HELD_OUT_ROWS; row += SLICES)
-        validate_row(SESSION_GIVEN_FOR_VALIDATION, slot, row, now, tile, rows, w, keys, each, scratch);
+    if (goes_on && (step + 1) % STEPS_PER_EPOCH == 0 && (orders[OF_TRAINING] || validates(orders, epoch))) {
+      if (validates(orders, epoch)) {
+        hold(now, tile);
+        for (int row = me; row < HELD_OUT_ROWS; row += SLICES)
+          validate_row(SESSION_GIVEN_FOR_VALIDATION, member, slot, row, now, tile, rows, w, keys, each, scratch);
+      }
       MEET;
       if (me == 0) look_at(SESSION_GIVEN, member, slot, epoch, scratch);
       MEET;
       goes_on = fate[member] == RUNNING;
     }
-#endif
     BARRIER;
   }
 }

@@ -61,7 +61,8 @@ KERNEL gather(SESSION) {
   if (m < rows) {
     const uint32_t position = (uint32_t)(now % STEPS_PER_EPOCH * BATCH) + (uint32_t)piece * PIECE + m;
     index[m] = source == TRAINING ? row_at(position, keys) : (uint32_t)piece * PIECE + m;
-    own[W_OF_ROWS + m] = weight_of(source == TRAINING ? weights : held_out_weights, index[m], bootstrap, member, source);
+    own[W_OF_ROWS + m] = weight_of(source == TRAINING ? weights : held_out_weights, index[m], bootstrap, folds, left_out, member,
+                                   source);
   }
   BARRIER;
   for (int i = THREAD; i < here * D0; i += THREADS) {

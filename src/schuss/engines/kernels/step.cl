@@ -2,7 +2,7 @@
 enum { TRAINING, VALIDATION, PREDICTION }; /* the rows that a kernel works on */
 enum { RUNNING, DIVERGED, STOPPED };
 enum { EPOCH_COST, EPOCH_WEIGHT, BEST_COST, BEST_EPOCH, STEPS_TAKEN, AVERAGED, PROGRESS };
-enum { FIRST_STEP, STEPS, KIND, BIAS_MOMENTUM, HAS_FACTORS, EVERY, LAST_EPOCH, PATIENCE, EVERYONE, PREDICTED, CLIPS }; /* of orders */
+enum { FIRST_STEP, STEPS, KIND, BIAS_MOMENTUM, HAS_FACTORS, EVERY, LAST_EPOCH, PATIENCE, EVERYONE, PREDICTED, CLIPS, OF_TRAINING }; /* of orders */
 enum { GRADIENT_ONLY, SGD, NESTEROV, ADAM, RMSPROP };
 enum { INFINITE, PENALTY, DECAY, SQUARES, NOTES }; /* what a slice of an update leaves for the others */
 
@@ -70,8 +70,14 @@ DEVICE real noise(uint32_t position, uint32_t column, LOCAL const uint32_t *keys
   const wide radius = sqrt((wide)-2 * log(((wide)first + 1) * (wide)2.3283064365386963e-10));
   return (real)((wide)INPUT_NOISE * radius * cos((wide)second * (wide)1.4629180792671596e-9));
 }
-DEVICE real weight_of(GLOBAL const real *given, uint32_t row, GLOBAL const uint32_t *bootstrap, int member, int source) {
+/* The weight of a row for a member. With folds, the validation data are the training data, in the order of their folds. */
+DEVICE real weight_of(GLOBAL const real *given, uint32_t row, GLOBAL const uint32_t *bootstrap, GLOBAL const int32_t *folds,
+                      GLOBAL const int32_t *left_out, int member, int source) {
   real w = 1;
+#if FOLDS
+  if (source == TRAINING && folds[row] == left_out[member]) return 0;
+  if (source == VALIDATION && folds[SAMPLES + row] != left_out[member]) return 0;
+#endif
   if (source == TRAINING) {
 #if WEIGHTED
     w = given[row];

@@ -13,7 +13,7 @@ DEVICE void load_tile(SESSION, int member, int64_t step, int64_t position, int64
     const int there = position + s < count;
     const uint32_t at_row = there ? (uint32_t)(first + position + s) : 0;
     rows[s] = source == TRAINING && there ? row_at(at_row, keys) : at_row;
-    w[s] = there ? weight_of(given, rows[s], bootstrap, member, source) : (real)0;
+    w[s] = there ? weight_of(given, rows[s], bootstrap, folds, left_out, member, source) : (real)0;
   }
   BARRIER;
   for (int i = THREAD; i < TILE * D0; i += THREADS) {
@@ -119,11 +119,11 @@ KERNEL gradient(SESSION) {
 }
 
 /* The cost of the rows row, row + HELD_OUT_ROWS... of tiles of the validation data. */
-DEVICE void validate_row(SESSION, int slot, int row, GLOBAL const real *parameters_now, LOCAL real *tile,
+DEVICE void validate_row(SESSION, int member, int slot, int row, GLOBAL const real *parameters_now, LOCAL real *tile,
                          LOCAL uint32_t *rows, LOCAL real *w, LOCAL uint32_t *keys, LOCAL wide *each, LOCAL wide *scratch) {
   HELD const real *held = HELD_OF(parameters_now);
   for (int64_t t = row; t < (HELD_OUT + TILE - 1) / TILE; t += HELD_OUT_ROWS) {
-    load_tile(SESSION_GIVEN, 0, 0, t * TILE, HELD_OUT, tile, rows, w, keys);
+    load_tile(SESSION_GIVEN, member, 0, t * TILE, HELD_OUT, tile, rows, w, keys);
     FORWARD_LAYERS(held, tile, 0, 0u)
     costs_of_tile(SESSION_GIVEN, tile, rows, w, each);
     add_costs(each, w, scratch, held_out_sums + ((int64_t)slot * HELD_OUT_ROWS + row) * 2, t == row);
@@ -136,7 +136,7 @@ KERNEL validate(SESSION) {
   if (takes_part(orders, fate, member, VALIDATION)) {
     GLOBAL const real *own = parameters + (int64_t)member * P;
     hold(own, tile);
-    validate_row(SESSION_GIVEN, GROUP_Y, GROUP_X, own, tile, rows, w, keys, each, scratch);
+    validate_row(SESSION_GIVEN, member, GROUP_Y, GROUP_X, own, tile, rows, w, keys, each, scratch);
   }
 }
 

@@ -178,19 +178,29 @@ DEVICE int adopt_slice(SESSION, int member, int slot, int slice, int slices, int
   return *adopted || !(weight > 0);
 }
 
+/* Whether the validation cost is looked at after an epoch. */
+DEVICE int validates(GLOBAL const int64_t *orders, int64_t epoch) {
+  return HELD_OUT && (epoch % orders[EVERY] == 0 || epoch == orders[LAST_EPOCH]);
+}
 /* After an epoch: the validation cost, the best parameters, and who no longer improves. */
 DEVICE void look_at(SESSION, int member, int slot, int64_t epoch, LOCAL wide *scratch) {
-  wide cost, weight;
-  totals(held_out_sums + (int64_t)slot * HELD_OUT_ROWS * 2, HELD_OUT_ROWS, scratch, &cost, &weight);
-  cost /= weight;
+  wide held_out_cost = 0, weight;
+  const int looks = validates(orders, epoch), of_training = (int)orders[OF_TRAINING];
+  if (looks) {
+    totals(held_out_sums + (int64_t)slot * HELD_OUT_ROWS * 2, HELD_OUT_ROWS, scratch, &held_out_cost, &weight);
+    held_out_cost /= weight;
+  }
+  BARRIER;
   GLOBAL wide *sums = progress + PROGRESS * member;
-  const int improved = cost < sums[BEST_COST] - min_delta[0];
+  const wide cost = of_training ? sums[EPOCH_COST] / sums[EPOCH_WEIGHT] : held_out_cost, lowest = sums[BEST_COST];
+  const int improved = cost < lowest - min_delta[0];
   const int over = !improved && orders[PATIENCE] >= 0 && (wide)epoch - sums[BEST_EPOCH] >= (wide)orders[PATIENCE];
   BARRIER;
-  if (improved && orders[PATIENCE] >= 0)
+  if (improved && orders[PATIENCE] >= 0 && !of_training)
     for (int i = THREAD; i < P; i += THREADS) best[(int64_t)member * P + i] = parameters[(int64_t)member * P + i];
   if (THREAD == 0) {
-    held_out_costs[(epoch - 1 - orders[FIRST_STEP] / STEPS_PER_EPOCH) * MEMBERS + member] = cost;
+    if (looks) held_out_costs[(epoch - 1 - orders[FIRST_STEP] / STEPS_PER_EPOCH) * MEMBERS + member] = held_out_cost;
+    if (of_training && cost < lowest) sums[BEST_COST] = cost;
     if (improved) sums[BEST_COST] = cost, sums[BEST_EPOCH] = (wide)epoch;
     if (over) fate[member] = STOPPED, fate_epoch[member] = epoch;
   }

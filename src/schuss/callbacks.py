@@ -42,6 +42,22 @@ class Checkpoint:
             self._last = training.epochs
 
 
+class Lines:
+    """Print a line for each record: the epoch, its cost and what was validated; of a population the medians."""
+
+    def __init__(self) -> None:
+        self._printed: tuple[int, int] = (0, 0)  # whose history it was, and how many lines
+
+    def __call__(self, training: Training, history: History) -> None:
+        """Print the records that are new."""
+        first = self._printed[1] if self._printed[0] == id(history) else 0
+        rows = _rows(history)
+        for row in range(first, len(history)):
+            values = ", ".join(f"{name.replace('cost', 'loss')} = {column[row]:.8f}" for name, column in rows.items())
+            print(f"Iteration {history.epoch[row]}, {values}")
+        self._printed = id(history), len(history)
+
+
 class CSVLog:
     """Append the records to a CSV file, a line an epoch: epoch, cost, validation_cost, score; for a population their medians.
 

@@ -44,9 +44,13 @@ class Ensemble(DenseModel):
 
         Raises InputError for another shape or an x that holds no real numbers.
         """
-        outputs = self._outputs(x).astype(np.float64)
+        outputs = self.outputs(x).astype(np.float64)
         dtype = self.parameters.dtype
         return Prediction(outputs.mean(axis=0).astype(dtype), outputs.std(axis=0).astype(dtype))
+
+    def outputs(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the outputs of each member, (members, n, dL), for x (n, inputs). Raises InputError as a call does."""
+        return self._outputs(x)
 
     def greedy(self, x: ArrayLike, y: ArrayLike, *, size: int = 10) -> Ensemble:
         """Return the ensemble of ``size`` members, chosen one after the other: each time the one, perhaps again, with which

@@ -402,6 +402,36 @@ class Training:
                     state[chosen] = 0
                 self._session.write(name, state)
 
+    def optimizer_state(self) -> dict[str, Array]:
+        """Return copies of what the optimizer of the last run keeps: its moments or pairs, and how many steps it took.
+
+        For another Training of the same model: ``load_optimizer_state``. Empty before the first run.
+        """
+        with self._guard.exclusive():
+            if self._runner.kind is None:
+                return {}
+            state = {name: self._session.read(name) for name in ("velocity", "square", "pairs", "kept_pairs")}
+            state["steps"] = self._session.read("progress")[:, STEPS]
+            name, history = self._runner.kind
+            return state | {"optimizer": np.array(name), "history": np.array(history)}
+
+    def load_optimizer_state(self, state: dict[str, Array]) -> None:
+        """Let the next run go on with a state of ``optimizer_state``, if it is of an optimizer of the same class.
+
+        Raises InputError if it is of other parameters.
+        """
+        with self._guard.exclusive():
+            shape = self._session.read("parameters").shape
+            if any(len(state[name]) and state[name].shape[-1] != shape[1] for name in ("velocity", "square", "pairs")):
+                raise InputError(f"the optimizer's state is not one of {shape[0]} members of {shape[1]} parameters")
+            if state["steps"].shape != shape[:1]:
+                raise InputError(f"the optimizer's state is of {len(state['steps'])} members; the model has {shape[0]}")
+            progress = self._session.read("progress")
+            progress[:, STEPS] = state["steps"]
+            self._runner.restored = {name: state[name] for name in ("velocity", "square", "pairs", "kept_pairs")}
+            self._runner.restored["progress"] = progress
+            self._runner.restored_kind = str(state["optimizer"]), int(state["history"])
+
     def retire(self, members: Iterable[int]) -> None:
         """Leave members out of all later runs, at the parameters they have; ``revive(members)`` takes them back in.
 

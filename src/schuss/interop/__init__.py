@@ -1,0 +1,1 @@
+"""Bridges to other packages, each with one optional dependency: ``sklearn``, ``onnx``."""

@@ -66,8 +66,13 @@ class EarlyStopping:
         return METRICS.get(self.metric)
 
 
-def data_for(model: Model, x: ArrayLike, y: ArrayLike, prefix: str, cost: Cost, problems: Problems) -> Data:
-    """Return x and y for a model and a cost, as they were given; add what does not fit to ``problems``."""
+def data_for(
+    model: Model, x: ArrayLike, y: ArrayLike, prefix: str, cost: Cost, problems: Problems, one_class: bool = True
+) -> Data:
+    """Return x and y for a model and a cost, as they were given; add what does not fit to ``problems``.
+
+    one_class: whether labels of one class only are a problem.
+    """
     rows = as_matrix(x, f"{prefix}x", model.dtype, problems, columns=model.inputs, pack=False)
     targets = as_matrix(y, f"{prefix}y", model.dtype, problems, vector=True, pack=False)
     outputs = model.sizes[-1]
@@ -89,7 +94,7 @@ def data_for(model: Model, x: ArrayLike, y: ArrayLike, prefix: str, cost: Cost, 
     elif rows.shape == (0, model.inputs):
         problems.add(f"{prefix}x has no rows; pass at least one sample")
     elif targets.size:
-        _check_targets(cost, outputs, targets, prefix, problems)
+        _check_targets(cost, outputs, targets, prefix, one_class, problems)
     return Data(rows, targets)
 
 
@@ -98,8 +103,10 @@ def _columns(cost: Cost, outputs: int) -> tuple[int, ...]:
     return (1, outputs) if cost.row.targets == "labels" else (outputs // cost.levels,)
 
 
-def _check_targets(cost: Cost, outputs: int, y: NDArray[Any], prefix: str, problems: Problems) -> None:
-    """Add what is wrong with the values of y; with training data (no prefix), that there is but one class."""
+def _check_targets(
+    cost: Cost, outputs: int, y: NDArray[Any], prefix: str, needs_classes: bool, problems: Problems
+) -> None:
+    """Add what is wrong with the values of y; with training data that need classes, that there is but one."""
     kind, name, one_class = cost.row.targets, f"{prefix}y", False
     if kind == "counts" and (y < 0).any():
         row = int(np.argmax((y < 0).any(axis=1)))
@@ -129,7 +136,7 @@ def _check_targets(cost: Cost, outputs: int, y: NDArray[Any], prefix: str, probl
             row = int(np.argmax(bad))
             problems.add(f"{name} must hold the share of each class, of sum 1; row {row} is {y[row].tolist()}")
         one_class = bool((y == y[:1]).all())
-    if one_class and not prefix and len(y) > 1:
+    if one_class and needs_classes and len(y) > 1:
         problems.add("y holds one class only: there is nothing to learn; check the labels, or how the rows were split")
 
 
@@ -179,7 +186,7 @@ def validation_for(model: Model, validation: object, cost: Cost, problems: Probl
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         problems.add(f"validation must be a pair (x, y), or a share of the rows such as 0.2; got {validation!r:.80}")
         return None
-    return data_for(model, validation[0], validation[1], "validation ", cost, problems)
+    return data_for(model, validation[0], validation[1], "validation ", cost, problems, one_class=False)
 
 
 def folds_for(

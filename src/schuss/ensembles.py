@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from schuss.arrays import as_matrix
 from schuss.errors import InputError, Problems
 from schuss.layers import Dense
-from schuss.network import DenseModel
+from schuss.network import DenseModel, Network
 
 
 class Prediction(NamedTuple):
@@ -47,6 +47,11 @@ class Ensemble(DenseModel):
         outputs = self.outputs(x).astype(np.float64)
         dtype = self.parameters.dtype
         return Prediction(outputs.mean(axis=0).astype(dtype), outputs.std(axis=0).astype(dtype))
+
+    def networks(self) -> list[Network]:
+        """Return the members as networks, views of its parameters."""
+        pairs = zip(self.parameters, self.seeds, strict=True)
+        return [Network.from_parameters(self.inputs, self.dense, one, seed=int(seed)) for one, seed in pairs]
 
     def outputs(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs of each member, (members, n, dL), for x (n, inputs). Raises InputError as a call does."""

@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from schuss import engines
 from schuss.activations import Activation
-from schuss.arrays import as_matrix
+from schuss.arrays import as_matrix, cuda_device
 from schuss.errors import InputError, Problems
 from schuss.layers import Dense, draw_parameters, parameter_count, sizes_of, views
+from schuss.resources import check_memory
 
 DTYPES = ("float32", "float64")
+_BLOCK = 1 << 16  # rows that are packed at a time
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,25 @@ class DenseModel:
     def _outputs(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs (members, n, dL) for x (n, inputs); raise InputError if it does not fit."""
         problems = Problems("predict")
-        rows = as_matrix(x, "x", self.dtype, problems, columns=self.inputs, finite=False)
+        rows = as_matrix(
+            x, "x", self.dtype, problems, columns=self.inputs, finite=False, pack=cuda_device(x) is not None
+        )
         problems.raise_if_any()
         parameters = self._parameters.reshape(-1, self._parameters.shape[-1])
-        return engines.predict(parameters, self.sizes, self.activations, rows)
+        sizes, activations, n = self.sizes, self.activations, len(rows)
+        if n <= _BLOCK or (rows.dtype == self.dtype and rows.flags.c_contiguous):
+            return engines.predict(parameters, sizes, activations, _packed(rows, self.dtype))
+        check_memory(len(parameters) * n * sizes[-1] * self.dtype.itemsize, "the outputs", n, "rows")
+        outputs = np.empty((len(parameters), n, sizes[-1]), self.dtype)
+        for first in range(0, n, _BLOCK):  # never a second copy of all of x
+            block = _packed(rows[first : first + _BLOCK], self.dtype)
+            outputs[:, first : first + _BLOCK] = engines.predict(parameters, sizes, activations, block)
+        return outputs
+
+
+def _packed(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # what overflows becomes infinite
+        return np.ascontiguousarray(rows, dtype=dtype)
 
 
 class Network(DenseModel):

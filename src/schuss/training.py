@@ -71,7 +71,8 @@ class Training:
     multiplies sample_weight. input_noise: the standard deviation of noise on x, new in each step. average: the decay of a
     moving average of the parameters (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters;
     "restart" goes back to its last good state, with half the learning rate. threads: None means the smallest of affinity,
-    cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number.
+    cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number. partial: these samples are a part of
+    the data, and one class alone is no mistake.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 
@@ -108,6 +109,7 @@ class Training:
         on_divergence: Literal["stop", "restart"] = "stop",
         threads: int | None = None,
         seed: int = 0,
+        partial: bool = False,
     ) -> None:
         if not isinstance(model, Network | Population):
             raise InputError(f"cannot train: the model must be a Network or a Population; got {model!r}")
@@ -123,7 +125,7 @@ class Training:
         if isinstance(validation, float):
             problems.raise_if_any()
             x, y, sample_weight, validation = split_off(x, y, sample_weight, validation, number)
-        data = data_for(model, x, y, "", row, problems)
+        data = data_for(model, x, y, "", row, problems, one_class=not partial)
         weights = weights_for(sample_weight, class_weight, data, row, model.sizes[-1], problems)
         data = in_place(Data(data.x, data.y, weights), x, model.dtype, shuffle == "blocks", problems)
         validated = validation_for(model, validation, row, problems)
@@ -351,7 +353,7 @@ class Training:
             data = self._data
             if x is not None and y is not None:
                 problems = Problems("evaluate the cost")
-                data = data_for(self.model, x, y, "its ", self._plan.cost, problems)
+                data = data_for(self.model, x, y, "its ", self._plan.cost, problems, one_class=False)
                 problems.raise_if_any()
             result, weight = self._mean_cost(data, self._plan.folds if own else None)
             if own:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_void_p
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ _SCHEMES = {
     "wide": "wide layers: first the samples are shared between threads, then the weights",
 }
 _ORDERS = ("given", "shuffled", "blocks")
+_WORK_OF_A_THREAD = 1e6  # operations: native/predict.hpp starts no second thread for less
 _STATES: tuple[tuple[str, Any], ...] = (
     ("velocity", None),
     ("square", None),
@@ -165,11 +166,12 @@ def _load(name: str) -> ctypes.CDLL:
     return native
 
 
-def machine_levels() -> list[str]:
+@cache
+def machine_levels() -> tuple[str, ...]:
     """Return the instruction sets that were built and that this machine runs, the best last."""
     machine = _load("baseline").schuss_machine_level()
     names = [name for name, level in LEVELS.items() if level <= machine]
-    return [name for name in names if _path(name).is_file()]
+    return tuple(name for name in names if _path(name).is_file())
 
 
 def level() -> str:
@@ -219,8 +221,9 @@ def activation_rate(activation: Activation, dtype: np.dtype[Any], threads: int, 
     )
 
 
+@lru_cache(maxsize=64)
 def _network(sizes: tuple[int, ...], activations: tuple[Activation, ...], dtype: np.dtype[Any]) -> _Network:
-    native = library()
+    native = _load("baseline")  # the codes are the same in all
     codes = [native.schuss_activation(row.name.encode()) for row in activations]
     depth = len(codes)
     return _Network(depth, dtype.itemsize, (c_int32 * (depth + 1))(*sizes), (c_int32 * depth)(*codes))
@@ -242,7 +245,8 @@ def predict(parameters: Array, sizes: tuple[int, ...], activations: tuple[Activa
     outputs = np.empty((len(parameters), len(x), sizes[-1]), parameters.dtype)
     network = _network(sizes, activations, parameters.dtype)
     members = len(parameters)
-    threads = available_threads()
+    little = 2.0 * parameters.size * len(x) < _WORK_OF_A_THREAD
+    threads = 1 if little else available_threads()
     given = _address(parameters), members, _address(x), len(x), threads, _address(outputs)
     if library().schuss_predict(byref(network), *given):
         raise MemoryError("not enough memory to predict; pass fewer rows at a time")

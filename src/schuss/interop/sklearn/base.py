@@ -62,7 +62,7 @@ class Target:
 
 
 @dataclass(eq=False, repr=False)
-class DenseEstimator(BaseEstimator):  # type: ignore[misc]
+class DenseEstimator(BaseEstimator):
     """The parameters of scikit-learn's MLPs, by their names and with their meanings, and our own (the last ones).
 
     activation: a name, or one a hidden layer. dropout: the share of the outputs of hidden layers, or one a layer.
@@ -147,7 +147,9 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
                 break
         for name, values in (("activation", names), ("dropout", shares)):
             if len(values) != len(sizes):
-                problems.add(f"{name} has {len(values)} values for {len(sizes)} hidden layers; pass one, or one a layer")
+                problems.add(
+                    f"{name} has {len(values)} values for {len(sizes)} hidden layers; pass one, or one a layer"
+                )
         for name in dict.fromkeys(map(str, names)):
             if name not in ACTIVATIONS:
                 problems.add(unknown_name("activation", name, ACTIVATIONS))
@@ -312,7 +314,7 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
         scorer, probe = check_scoring(self, self.scoring), copy(self)
 
         def score(_: Array, outputs: Array) -> float:
-            probe._outputs_given = outputs  # type: ignore[attr-defined]
+            probe._outputs_given = outputs
             with np.errstate(all="ignore"):
                 return float(scorer(probe, X, y)) if np.isfinite(outputs).all() else -np.inf
 
@@ -327,7 +329,7 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
         scored: EarlyStopping | None,
         incremental: bool,
     ) -> None:
-        callbacks = [*self.callbacks, *([Lines()] if self.verbose else [])]
+        callbacks: list[Any] = [*self.callbacks, *([Lines()] if self.verbose else [])]
         with Training(
             self._trained,
             X,
@@ -340,6 +342,7 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
             engine=self.engine,
             threads=self.threads,
             seed=self._seed + self._calls,
+            partial=incremental,
             **self._options(),
         ) as training:
             if incremental and self._optimizer_state:
@@ -404,17 +407,15 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Any) -> Array:
         check_is_fitted(self, "_trained")
-        return dense(
-            validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
-        )
+        return dense(validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False))
 
     def _mean(self, X: Array) -> Array:
         outputs: Array = self._trained(X)
         return outputs
 
     @property
-    def model_(self) -> DenseModel:
-        """What was trained: a Network, or an Ensemble."""
+    def model_(self) -> Any:
+        """What predicts: a Network, or an Ensemble."""
         if not hasattr(self, "_trained"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet; call fit first")
         return self._trained
@@ -434,8 +435,8 @@ class DenseEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def draw(parameters: Array, model: DenseModel, random: np.random.RandomState) -> None:
-    """Draw the first parameters (p,) of a network as scikit-learn does, the same for the same random state: weights and biases from +-sqrt(6 /
-    (inputs + units)), or sqrt(2 / ...) for networks of logistic units.
+    """Draw the first parameters (p,) of a network as scikit-learn does, the same for the same random state: weights and
+    biases evenly within sqrt(6 / (inputs + units)) of 0, or sqrt(2 / ...) for networks of logistic units.
     """
     factor = 2.0 if model.activations[0].name == "sigmoid" and len(model.activations) > 1 else 6.0
     for weights, bias in views(parameters, model.sizes):

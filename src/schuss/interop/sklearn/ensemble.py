@@ -1,4 +1,4 @@
-"""``EnsembleRegressor`` and ``EnsembleClassifier``: a population as one estimator, which knows how much its members disagree."""
+"""``EnsembleRegressor`` and ``EnsembleClassifier``: a population as one estimator, whose members may disagree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schuss.population import Population
 Array = NDArray[Any]
 
 
-class _Many:
+class _Many(DenseEstimator):
     """Some networks, each with its own first weights and shuffles, trained as one population."""
 
     n_estimators: int
@@ -27,7 +27,7 @@ class _Many:
     select: int | None
 
     def _check(self) -> None:
-        super()._check()  # type: ignore[misc]
+        super()._check()
         problems = Problems("fit")
         for name in ("n_estimators", *(["select"] if self.select is not None else [])):
             value = getattr(self, name)
@@ -43,13 +43,19 @@ class _Many:
         return population
 
     def _options(self) -> dict[str, Any]:
-        return {"shuffle": "member" if self.shuffle else False, "bootstrap": self.bootstrap}  # type: ignore[attr-defined]
+        return {"shuffle": "member" if self.shuffle else False, "bootstrap": self.bootstrap}
 
     def _train(
-        self, X: Array, target: Target, weights: Any, held_out: tuple[Array, Array] | None, scored: Any, incremental: bool
+        self,
+        X: Array,
+        target: Target,
+        weights: Any,
+        held_out: tuple[Array, Array] | None,
+        scored: Any,
+        incremental: bool,
     ) -> None:
-        super()._train(X, target, weights, held_out, scored, incremental)  # type: ignore[misc]
-        everyone: Ensemble = self._trained.ensemble()  # type: ignore[attr-defined]
+        super()._train(X, target, weights, held_out, scored, incremental)
+        everyone: Ensemble = self._trained.ensemble()
         self.ensemble_ = everyone
         if self.select is not None:
             x, y = held_out if held_out is not None else (X, target.y)
@@ -61,7 +67,7 @@ class _Many:
 
     def _members(self, X: Any) -> Array:
         """Return the outputs of each member that counts, (members, n, dL)."""
-        return self.ensemble_.outputs(self._rows(X))  # type: ignore[attr-defined]
+        return self.ensemble_.outputs(self._rows(X))
 
     def _mean(self, X: Array) -> Array:
         return self.ensemble_(X).mean
@@ -75,7 +81,7 @@ class _Many:
 
 
 @dataclass(eq=False, repr=False)
-class EnsembleRegressor(_Many, Regressor, DenseEstimator):
+class EnsembleRegressor(_Many, Regressor):
     """Learn numbers with several networks, trained together; predict their mean, and how much they disagree.
 
     n_estimators: how many. bootstrap: resample the rows for each. select: keep the ensemble of so many, chosen one after the
@@ -118,7 +124,7 @@ class EnsembleRegressor(_Many, Regressor, DenseEstimator):
 
 
 @dataclass(eq=False, repr=False)
-class EnsembleClassifier(_Many, Classifier, DenseEstimator):
+class EnsembleClassifier(_Many, Classifier):
     """Learn classes with several networks, trained together; their probabilities are averaged.
 
     n_estimators, bootstrap, select: as for ``EnsembleRegressor``; the others as for ``MLPClassifier``.

@@ -36,7 +36,7 @@ def _stochastic(estimator: DenseEstimator) -> bool:
     return bool(estimator.solver != "lbfgs")
 
 
-class Regressor(RegressorMixin):  # type: ignore[misc]
+class Regressor(RegressorMixin, DenseEstimator):
     """What y means to a regressor, and its outputs."""
 
     loss: Any
@@ -50,7 +50,9 @@ class Regressor(RegressorMixin):  # type: ignore[misc]
             raise InputError(unknown_name("loss", self.loss, LOSSES))
         cost = costs.resolve(name)
         if cost.classifies:
-            raise InputError(f"loss={cost!r} is for classes; a regressor takes {', '.join(LOSSES)} or a cost of numbers")
+            raise InputError(
+                f"loss={cost!r} is for classes; a regressor takes {', '.join(LOSSES)} or a cost of numbers"
+            )
         units = self._columns * cost.levels
         constant = 0.0
         if cost.name == "poisson":  # scikit-learn's is half the deviance: 0 for a perfect fit
@@ -70,7 +72,7 @@ class Regressor(RegressorMixin):  # type: ignore[misc]
         return tags
 
 
-class Classifier(ClassifierMixin):  # type: ignore[misc]
+class Classifier(ClassifierMixin, DenseEstimator):
     """What y means to a classifier, and its outputs: classes, or several labels at once."""
 
     loss: Any
@@ -143,7 +145,7 @@ class Classifier(ClassifierMixin):  # type: ignore[misc]
 
 
 def _kind(y: Array) -> str:
-    """Return what y holds: binary, multiclass or multilabel-indicator; raise ValueError if it is no target of a classifier."""
+    """Return what y holds: binary, multiclass or multilabel-indicator; raise ValueError if it is no classifier's target."""
     kind = str(type_of_target(y, raise_unknown=True))
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         check_classification_targets(y)
@@ -151,7 +153,7 @@ def _kind(y: Array) -> str:
     return kind
 
 
-class _One:
+class _One(DenseEstimator):
     """One network: its weights by scikit-learn's names, and training by single steps."""
 
     def _model(self, inputs: int, layers: list[Dense], random: np.random.RandomState, dtype: np.dtype[Any]) -> Network:
@@ -180,7 +182,7 @@ class _One:
 
 
 @dataclass(eq=False, repr=False)
-class MLPRegressor(_One, Regressor, DenseEstimator):
+class MLPRegressor(_One, Regressor):
     """Learn numbers: scikit-learn's ``MLPRegressor``, trained by schuss.
 
     All parameters of scikit-learn's, with its defaults. loss: squared_error, poisson, and also absolute_error, huber,
@@ -206,7 +208,7 @@ class MLPRegressor(_One, Regressor, DenseEstimator):
 
 
 @dataclass(eq=False, repr=False)
-class MLPClassifier(_One, Classifier, DenseEstimator):
+class MLPClassifier(_One, Classifier):
     """Learn classes, or several labels at once: scikit-learn's ``MLPClassifier``, trained by schuss.
 
     All parameters of scikit-learn's, with its defaults. loss: "log_loss", or a cost with an option, such as
@@ -238,5 +240,7 @@ class MLPClassifier(_One, Classifier, DenseEstimator):
             self._multilabel = str(type_of_target(y)).startswith("multilabel")
             self.classes_ = np.arange(np.shape(y)[1]) if self._multilabel else np.unique(classes)
         elif classes is not None and not self._multilabel and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}")
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
+            )
         return self._fit(X, y, sample_weight, None, incremental=True)

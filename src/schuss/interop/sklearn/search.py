@@ -36,8 +36,8 @@ def _best_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """Search the parameters of an ``MLPRegressor`` or ``MLPClassifier`` of schuss by cross-validation, as ``GridSearchCV`` does.
+class SweepCV(MetaEstimatorMixin, BaseEstimator):
+    """Search the parameters of an ``MLPRegressor`` or ``MLPClassifier`` of schuss by cross-validation, as GridSearchCV does.
 
     estimator: the one to tune. params: a dictionary of lists, or a list of such, to try all combinations; with n_iter, lists
     or distributions (anything with ``rvs``) to draw so many candidates from. cv: a number of folds, or a splitter whose test
@@ -176,8 +176,7 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         population = Population(X.shape[1], layers, seed=np.zeros(members, np.uint64), dtype=X.dtype)
         draw(population.parameters[0], population, random)
         population.parameters[1:] = population.parameters[0]
-        larger = count / (count - 1)
-        batch = proto._batch(int(len(X) / larger))
+        batch = _batch(proto, len(X), count)
         with (
             Training(
                 population,
@@ -185,7 +184,7 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 target.y,
                 cost=target.cost,
                 l2=proto.alpha,
-                batch_size=None if batch is None else min(len(X), round(batch * larger)),
+                batch_size=batch,
                 shuffle=proto.shuffle,
                 sample_weight=weights,
                 folds=folds,
@@ -207,7 +206,7 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             out = folds == fold
             for i in range(len(candidates)):
                 member = i * count + fold
-                proto._outputs_given = population[member](X[out])  # type: ignore[attr-defined]
+                proto._outputs_given = population[member](X[out])
                 scores[i, fold] = np.nan if member in history.diverged else scorer(proto, X[out], y[out])
         return scores
 
@@ -218,7 +217,7 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         ranks = 1 + (order[:, None] < order).sum(axis=1)
         results: dict[str, Any] = {"params": candidates}
         for name in dict.fromkeys(name for candidate in candidates for name in candidate):
-            column = np.ma.masked_all(len(candidates), dtype=object)
+            column = np.ma.MaskedArray(np.empty(len(candidates), dtype=object), mask=True)
             for i, candidate in enumerate(candidates):
                 if name in candidate:
                     column[i] = candidate[name]
@@ -243,12 +242,12 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def classes_(self) -> Array:
         """The classes of the best estimator."""
-        return self._best().classes_  # type: ignore[no-any-return]
+        return self._best().classes_
 
     @property
     def n_features_in_(self) -> int:
         """The features of the best estimator."""
-        return self._best().n_features_in_  # type: ignore[no-any-return]
+        return self._best().n_features_in_
 
     def _best(self) -> Any:
         if not hasattr(self, "best_estimator_"):
@@ -258,12 +257,12 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     @available_if(_best_has("predict"))
     def predict(self, X: Any) -> Array:
         """Return what the best estimator predicts."""
-        return self._best().predict(X)  # type: ignore[no-any-return]
+        return self._best().predict(X)
 
     @available_if(_best_has("predict_proba"))
     def predict_proba(self, X: Any) -> Array:
         """Return the probabilities of the best estimator."""
-        return self._best().predict_proba(X)  # type: ignore[no-any-return]
+        return self._best().predict_proba(X)
 
     def score(self, X: Any, y: Any) -> float:
         """Return the score of the best estimator, by ``scoring``."""
@@ -280,6 +279,15 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         tags.classifier_tags, tags.regressor_tags = own.classifier_tags, own.regressor_tags
         tags.target_tags, tags.input_tags = own.target_tags, own.input_tags
         return tags
+
+
+def _batch(proto: DenseEstimator, samples: int, folds: int) -> int | None:
+    """Return a batch size that makes an epoch of all samples as many steps as one without a fold."""
+    trained = samples - samples // folds
+    batch = proto._batch(trained)
+    if batch is None or batch >= trained:
+        return None
+    return -(-samples // -(-trained // batch))
 
 
 def _key(candidate: Mapping[str, Any]) -> str:

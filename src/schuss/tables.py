@@ -28,7 +28,7 @@ from schuss.errors import InputError, Problems
 MOST_CATEGORIES = 100
 MOST_COLUMNS = 100_000
 CLIP = 3.0
-_MISSING = "(missing)"
+MISSING = "(missing)"
 
 Array = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class Column:
     def encode(self, series: pl.Series) -> list[Array]:
         """Return the features of a column, each of shape (rows,)."""
         if self.categories is not None:
-            values = series.cast(pl.String).fill_null(_MISSING)
+            values = series.cast(pl.String).fill_null(MISSING)
             return [(values == category).to_numpy().astype(np.float64) for category in self.categories]
         numbers = _numbers(series)
         missing = np.isnan(numbers)
@@ -167,7 +167,7 @@ class Encoding:
         notes = []
         for column in self.columns:
             if column.categories is not None:
-                new = set(table[column.name].cast(pl.String).fill_null(_MISSING)) - set(column.categories)
+                new = set(table[column.name].cast(pl.String).fill_null(MISSING)) - set(column.categories)
                 if new:
                     some = ", ".join(map(repr, sorted(new)[:3]))
                     notes.append(
@@ -390,7 +390,7 @@ def _learn_column(series: pl.Series, problems: Problems) -> tuple[Column | None,
             f"column {name!r} holds {series.dtype}, which cannot be used; name it in --ignore, or make it a number"
         )
         return None, ""
-    categories = tuple(sorted(set(series.cast(pl.String).fill_null(_MISSING))))
+    categories = tuple(sorted(set(series.cast(pl.String).fill_null(MISSING))))
     if len(categories) < 2:
         return None, f"column {name!r} is constant and left out"
     if len(categories) > MOST_CATEGORIES:

@@ -8,7 +8,8 @@ True
 """
 
 from schuss.interop.sklearn.ensemble import EnsembleClassifier, EnsembleRegressor
+from schuss.interop.sklearn.fitted import from_sklearn
 from schuss.interop.sklearn.mlp import MLPClassifier, MLPRegressor
 from schuss.interop.sklearn.search import SweepCV
 
-__all__ = ["EnsembleClassifier", "EnsembleRegressor", "MLPClassifier", "MLPRegressor", "SweepCV"]
+__all__ = ["EnsembleClassifier", "EnsembleRegressor", "MLPClassifier", "MLPRegressor", "SweepCV", "from_sklearn"]

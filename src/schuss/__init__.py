@@ -35,14 +35,14 @@ from schuss.training import Training
 if TYPE_CHECKING:
     from schuss.candidates import Range
     from schuss.checkpoint import load
-    from schuss.comparison import Comparison, Setting, compare
+    from schuss.comparison import Setting, compare
+    from schuss.reports import report
     from schuss.sweeps import Sweep, sweep
 
 __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
-    "Comparison",
     "Dense",
     "DivergenceWarning",
     "EarlyStopping",
@@ -63,6 +63,7 @@ __all__ = [
     "compare",
     "list_engines",
     "load",
+    "report",
     "sweep",
 ]
 
@@ -71,17 +72,20 @@ __version__ = "0.1.0"
 
 _LATE = {
     "load": "checkpoint",
-    "Comparison": "comparison",
     "Setting": "comparison",
     "compare": "comparison",
     "Range": "candidates",
     "Sweep": "sweeps",
+    "report": "reports",
     "sweep": "sweeps",
 }
+_MODULES = ("activations", "callbacks", "costs", "engines", "interop", "schedules", "tabular")
 
 
 def __getattr__(name: str) -> Any:
     """Import what only some programs need when it is first asked for: it keeps ``import schuss`` short."""
+    if name in _MODULES:
+        return import_module(f"schuss.{name}")
     if name not in _LATE:
         raise AttributeError(f"module 'schuss' has no attribute {name!r}")
     return getattr(import_module(f"schuss.{_LATE[name]}"), name)

@@ -1,4 +1,4 @@
-"""The command line: ``schuss train | sweep | predict | engines | bench``."""
+"""The command line: ``schuss train | sweep | predict | inspect | engines | bench``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ rows, and the scaling travels inside the model file.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 for input that cannot be used, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(options.command(options))
     except (SchussError, OSError) as error:
@@ -142,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="a .csv or .parquet file (default: CSV to standard output)"
     )
 
+    inspect = commands.add_parser(
+        "inspect", help="say what is in a model file", description="Say what is in a model file, after checking it."
+    )
+    inspect.set_defaults(command=table_commands.inspect)
+    inspect.add_argument("model", type=Path, help="a file of schuss train, sweep, or save")
+
     engines = commands.add_parser(
         "engines", help="list the engines, and why one is absent", description="List the engines."
     )
@@ -176,6 +183,9 @@ def _add_table_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--model", type=Path, metavar="FILE", help="the model file to write (default: TABLE.safetensors, here)"
+    )
+    command.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a page (.html) on how well the test rows are predicted"
     )
     command.add_argument("--test-share", type=float, default=0.2, help="of the rows (default: %(default)s)")
     command.add_argument("--validation-share", type=float, default=0.2, help="of the rows (default: %(default)s)")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from schuss.checks import columns_of, whole_number
 from schuss.engines import Engine
 from schuss.errors import DivergenceWarning, Problems
-from schuss.history import axes_for
+from schuss.figures import axes_for
 from schuss.layers import Dense
 from schuss.optimizers import Optimizer
 from schuss.population import Population

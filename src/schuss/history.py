@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss.errors import InputError, SchussError
+from schuss.errors import InputError
+from schuss.figures import axes_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from schuss.figures import Axes
 
 
 class History:
@@ -136,11 +134,12 @@ class History:
         Raises SchussError where matplotlib is not installed.
         """
         axes, finish = axes_for(target, "history.plot()")
-        self._draw(axes)
+        self.draw(axes)
         finish()
         return axes
 
-    def _draw(self, axes: Axes) -> None:
+    def draw(self, axes: Axes) -> None:
+        """Draw what ``plot`` draws on given axes."""
         marker = "o" if len(self._epochs) < 2 else "None"
         for rows, label, color in ((self._costs, "training", "C0"), (self._validation or [], "validation", "C1")):
             if not rows:
@@ -172,31 +171,3 @@ class History:
         parts += [f"{len(self.restarted)} restarted"] * bool(self.restarted)
         parts += ["interrupted"] * self.interrupted
         return f"History({', '.join(parts)})"
-
-
-def panels(
-    count: int, target: str | os.PathLike[str] | None, what: str
-) -> tuple[Figure, list[Axes], Callable[[], None]]:
-    """Return a figure of some axes side by side, and what to call when they are drawn: it writes a file, if one is given.
-
-    Raises SchussError, naming ``what`` was asked, where matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SchussError(f"{what} needs matplotlib: pip install 'schuss[cli]'") from None
-    if target is None:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=(max(7, 3.5 * count), 4), layout="constrained")
-        return figure, list(figure.subplots(1, count, squeeze=False)[0]), lambda: None
-    figure = Figure(figsize=(max(7, 3.5 * count), 4), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0]), lambda: figure.savefig(target, dpi=150)
-
-
-def axes_for(target: str | os.PathLike[str] | Axes | None, what: str) -> tuple[Axes, Callable[[], None]]:
-    """Return axes to draw on, given ones or new ones, and what to call when they are drawn (see ``panels``)."""
-    if target is None or isinstance(target, str | os.PathLike):
-        _, axes, finish = panels(1, target, what)
-        return axes[0], finish
-    return target, lambda: None

@@ -179,3 +179,11 @@ def _count(members: int | None, given: NDArray[np.uint64] | None) -> int:
     if given is not None and len(given) != count:
         raise InputError(f"seed has {len(given)} values but members is {count}; pass one seed, or one a member")
     return count
+
+
+def mean_and_deviation(model: Network | Population, x: ArrayLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the outputs (n, dL) for x (n, inputs); for a population those of its mean, and the deviation over members.
+
+    Raises InputError as a call does.
+    """
+    return (model(x), None) if isinstance(model, Network) else model.ensemble()(x)

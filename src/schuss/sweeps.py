@@ -18,7 +18,8 @@ from schuss.console import Table, live_table
 from schuss.engines import Engine
 from schuss.ensembles import Ensemble
 from schuss.errors import DivergenceWarning, Problems, SchussError
-from schuss.history import History, panels
+from schuss.figures import panels
+from schuss.history import History
 from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import SGD, Optimizer

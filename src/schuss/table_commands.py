@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import schuss
 from schuss import checkpoint, costs, sweeps
 from schuss.callbacks import Checkpoint
 from schuss.candidates import Range
@@ -22,6 +23,7 @@ from schuss.errors import InputError
 from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import LBFGS, SGD, Adam, Optimizer, RMSprop
+from schuss.population import mean_and_deviation
 from schuss.training import Training
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ RATES = {"sgd": 0.01, "adam": 0.003, "rmsprop": 0.003}
 
 def train(options: argparse.Namespace) -> int:
     """Run ``schuss train``; return the exit status."""
+    from schuss.tabular import TabularModel
+
     hidden = hidden_layers(options.layers, options.activation, options.dropout)
     cost, levels, optimizer = _objective(options)
     prepared = _prepare(options, learns_classes=True, cost=cost, levels=levels)
@@ -66,7 +70,20 @@ def train(options: argparse.Namespace) -> int:
         )
         engine, model = session.engine, session.model
     seconds = time.perf_counter() - started
-    checkpoint.save(model, model_path, extra={"encoding": encoding.to_dict()})
+    about = {
+        "rows": len(x),
+        "features": x.shape[1],
+        "cost": cost.name,
+        "epochs": int(history.epoch[-1]) if len(history) else 0,
+    }
+    about |= {
+        "optimizer": optimizer.short(),
+        "random_seed": options.seed,
+        "engine": engine,
+        "seconds": round(seconds, 3),
+    }
+    made = TabularModel(model, encoding, about, history=history)
+    made.save(model_path)
     history.plot(picture_path)
     print(f"{history!r} in {seconds:.2f} s on {engine}")
     if encoding.classes is not None:
@@ -75,6 +92,9 @@ def train(options: argparse.Namespace) -> int:
         _print_coverage(model, encoding, test)
     else:
         _print_errors(_test_errors(model, encoding, training, test), options.target)
+    if options.report:
+        schuss.report(made, test, options.report, command=["schuss", *options.words])
+        print(f"report: {options.report}")
     print(f"model: {model_path}\nlearning curve: {picture_path}")
     if history.interrupted:
         print("interrupted: what was learned until then is in the model", file=sys.stderr)
@@ -142,8 +162,9 @@ def _prepare(
     from schuss import tables
 
     model_path = options.model or Path(Path(options.table).stem + ".safetensors")
-    if not model_path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(model_path.parent)!r} to write the model to")
+    for path, what in ((model_path, "model"), (options.report, "report")):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write the {what} to")
     table = tables.read_table(options.table)
     classes = None
     if learns_classes and (options.classify or not tables.is_number(table, options.target)):
@@ -173,6 +194,8 @@ def _prepare(
 
 def sweep(options: argparse.Namespace) -> int:
     """Run ``schuss sweep``; return the exit status."""
+    from schuss.tabular import Setting, TabularModel
+
     choices: dict[str, Any] = {
         name: _numbers(getattr(options, name), name) for name in ("learning_rate", "weight_decay", "momentum")
     }
@@ -199,9 +222,20 @@ def sweep(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     model = found.population() if options.ensemble else found.network
-    checkpoint.save(model, prepared.model_path, extra={"encoding": encoding.to_dict()})
+    settings = [Setting(one.layers, one.learning_rate, one.weight_decay, one.cost) for one in found.candidates]
+    about = {
+        "rows": len(prepared.training),
+        "tried": len(settings),
+        "random_seed": options.seed,
+        "seconds": round(seconds, 3),
+    }
+    made = TabularModel(model, encoding, about, settings)
+    made.save(prepared.model_path)
     picture_path = prepared.model_path.with_suffix(".png")
     found.plot(picture_path)
+    if options.report:
+        schuss.report(made, prepared.test, options.report, command=["schuss", *options.words])
+        print(f"report: {options.report}")
     title = f"the best of {len(found.candidates)} settings on {options.seeds} seeds, by median validation cost"
     print_table(f"{title}; {seconds:.1f} s", *sweeps.best_table(found.candidates))
     _print_errors(_test_errors(model, encoding, prepared.training, prepared.test), options.target)
@@ -267,7 +301,7 @@ def _test_errors(model: Model, encoding: Encoding, training: Any, test: Any) -> 
 
     coefficients = np.linalg.lstsq(with_one(x), y, rcond=None)[0]
     return {
-        "network": encoding.prediction(_outputs(model, test_x)[0]) - observed,
+        "network": encoding.prediction(mean_and_deviation(model, test_x)[0]) - observed,
         "linear least squares": encoding.prediction((with_one(test_x) @ coefficients)[:, None]) - observed,
         "mean of the training rows": encoding.prediction(y[:, None]).mean() - observed,
     }
@@ -282,7 +316,7 @@ def _print_scores(model: Model, encoding: Encoding, training: Any, test: Any) ->
     shares = np.bincount(y, minlength=len(classes)) / len(y)
     one_hot = np.eye(len(classes))[y]
     coefficients = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), one_hot, rcond=None)[0]
-    probabilities = _outputs(model, test_x)[0].astype(np.float64)
+    probabilities = mean_and_deviation(model, test_x)[0].astype(np.float64)
     predicted = {
         "network": (probabilities.argmax(axis=1), probabilities),
         "linear least squares": ((np.hstack([test_x, np.ones((len(test_x), 1))]) @ coefficients).argmax(axis=1), None),
@@ -300,7 +334,7 @@ def _print_scores(model: Model, encoding: Encoding, training: Any, test: Any) ->
 
 def _print_coverage(model: Model, encoding: Encoding, test: Any) -> None:
     """Print the share of the test rows below each predicted quantile."""
-    quantiles = encoding.predictions(_outputs(model, encoding.x(test))[0])
+    quantiles = encoding.predictions(mean_and_deviation(model, encoding.x(test))[0])
     observed = encoding.prediction(encoding.y(test)[:, None])
     rows = [
         (f"{level:g}", f"{(observed <= values).mean():.3f}", f"{values.mean():.4g}")
@@ -308,11 +342,6 @@ def _print_coverage(model: Model, encoding: Encoding, test: Any) -> None:
     ]
     columns = ("level", "share of the rows at or below", "mean")
     print_table(f"quantiles of {encoding.target} on {len(test)} test rows", columns, rows)
-
-
-def _outputs(model: Model, x: Array) -> tuple[Array, Array | None]:
-    """Return the outputs (n, 1), and for a population, which predicts its mean, the deviation over members."""
-    return (model(x), None) if isinstance(model, Network) else model.ensemble()(x)
 
 
 def _print_errors(errors: dict[str, Array], target: str) -> None:
@@ -330,19 +359,14 @@ def _print_errors(errors: dict[str, Array], target: str) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     """Run ``schuss predict``; return the exit status."""
-    from schuss import tables
+    from schuss import tables, tabular
 
-    model, extra = checkpoint.load_with_extra(options.model)
-    if "encoding" not in extra:
-        raise InputError(
-            f"{str(options.model)!r} holds a network but no table encoding; it was not written by schuss train"
-        )
-    encoding = tables.Encoding.from_dict(extra["encoding"])
-    table = tables.read_table(options.table)
+    made = tabular.load(options.model)
+    encoding, table = made.encoding, tables.read_table(options.table)
     x = encoding.x(table)
     for note in encoding.unseen(table):
         print(f"note: {note}", file=sys.stderr)
-    outputs, deviation = _outputs(model, x)
+    outputs, deviation = mean_and_deviation(made.model, x)
     if options.probabilities and encoding.classes is None:
         raise InputError(f"--probabilities is for classes; {str(options.model)!r} predicts numbers")
     columns = encoding.predictions(outputs, options.probabilities)
@@ -350,3 +374,39 @@ def predict(options: argparse.Namespace) -> int:
         columns[f"{encoding.target} deviation"] = deviation[:, 0] * encoding.target_deviation
     tables.write_table(columns, options.output)
     return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Run ``schuss inspect``; return the exit status."""
+    title, rows, columns = described(options.model)
+    print_table(title, ("", ""), rows)
+    if columns:
+        print_table("columns, in any order", ("column", "kind", "features", "where missing"), columns)
+    return 0
+
+
+def described(path: Path) -> tuple[str, list[tuple[str, str]], list[tuple[str, ...]]]:
+    """Return a title, what is known of a model file, and the columns it takes, if it has an encoding.
+
+    Raises FileNotFoundError, or ModelFileError that says what is wrong with the file.
+    """
+    model, extra = checkpoint.load_with_extra(path)
+    many = "a network" if isinstance(model, Network) else f"a population of {len(model)}"
+    layers = ", ".join(f"{dense.units} {dense.activation.name}" for dense in model.dense)
+    seeds = ", ".join(str(seed) for seed in model.seeds[:5]) + (", ..." if len(model.seeds) > 5 else "")
+    rows = [("inputs", f"{model.inputs}"), ("layers", layers), ("seeds" if len(model.seeds) > 1 else "seed", seeds)]
+    rows += [("parameters", f"{model.parameters.size} of {model.dtype.name}")]
+    rows += [("largest", f"{np.abs(model.parameters).max():.4g}")]
+    columns: list[tuple[str, ...]] = []
+    encoding = extra.get("encoding")
+    if encoding:
+        classes, levels = encoding["classes"], encoding.get("levels")
+        kind = f"classes {', '.join(classes)}" if classes else f"quantiles {levels}" if levels else "a number"
+        rows += [("predicts", f"{encoding['target']}: {kind}")]
+        for column in encoding["columns"]:
+            names = column["categories"]
+            count = len(names) if names else 1 + bool(column["marks_missing"])
+            instead = "a category of its own, or none" if names else f"{column['median']:.5g}"
+            columns.append((column["name"], f"{len(names)} texts" if names else "number", f"{count}", instead))
+    rows += [(name.replace("_", " "), f"{value}") for name, value in extra.get("about", {}).items()]
+    return f"{path}: {many}, format {checkpoint.FORMAT}", rows, columns

@@ -42,6 +42,11 @@ class Column:
     median: float
     marks_missing: bool
 
+    @property
+    def features(self) -> int:
+        """How many features it becomes."""
+        return len(self.categories) if self.categories is not None else 1 + self.marks_missing
+
     def encode(self, series: pl.Series) -> list[Array]:
         """Return the features of a column, each of shape (rows,)."""
         if self.categories is not None:
@@ -349,6 +354,29 @@ def observed(table: pl.DataFrame, encoding: Encoding) -> NDArray[Any]:
     if not np.isfinite(numbers).all():
         raise InputError(f"column {encoding.target!r} has no number in row {int(np.argmin(np.isfinite(numbers)))}")
     return numbers
+
+
+def summary(table: pl.DataFrame, names: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """Return for each column its name, kind, share of missing values, and in words its values."""
+    rows = []
+    for name in names:
+        series = table[name]
+        if _is_number(series):
+            numbers = _numbers(series)
+            known = numbers[~np.isnan(numbers)]
+            values = "none"
+            if known.size:
+                low, middle, high = np.quantile(known, (0, 0.5, 1))
+                values = f"{low:.5g} to {high:.5g}, median {middle:.5g}"
+            kind, missing = "number", 1 - known.size / max(1, len(numbers))
+        else:
+            texts = series.cast(pl.String).drop_nulls()
+            counts = texts.value_counts(sort=True)
+            first = [f"{label[:40]} ({count})" for label, count in counts.head(3).iter_rows()]
+            more = f", and {len(counts) - 3} more" if len(counts) > 3 else ""
+            kind, missing, values = "text", series.null_count() / max(1, len(series)), ", ".join(first) + more
+        rows.append((name, kind, f"{missing:.1%}" if missing else "", values))
+    return rows
 
 
 def frame(columns: dict[str, Any]) -> pl.DataFrame:

@@ -30,10 +30,11 @@ from schuss.console import live_table
 from schuss.costs import Cost, resolve
 from schuss.engines import Engine
 from schuss.errors import DivergenceWarning, InputError, Problems, SchussError
+from schuss.history import History
 from schuss.layers import Dense
 from schuss.network import Network
 from schuss.optimizers import Adam
-from schuss.population import Population
+from schuss.population import Population, mean_and_deviation
 from schuss.schedules import Cosine
 from schuss.tables import Encoding
 from schuss.training import Training
@@ -67,7 +68,8 @@ class TabularModel:
     """A network, or several that predict together, and how a table becomes their x and their outputs a column.
 
     model: Network or Population. encoding: the rules of the table. about: what is known of the training. settings: what
-    ``fit`` tried, the best first. out_of_fold: its predictions for the rows of the training, or None.
+    ``fit`` tried, the best first. out_of_fold: its predictions for the rows of the training, or None. history: of the
+    training, or None.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class TabularModel:
     about: dict[str, Any] = field(default_factory=dict)
     settings: list[Setting] = field(default_factory=list)
     out_of_fold: OutOfFold | None = None
+    history: History | None = None
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -90,7 +93,7 @@ class TabularModel:
         x = self.encoding.x(rows)
         for note in self.encoding.unseen(rows):
             warnings.warn(note, UserWarning, stacklevel=3)
-        return outputs_of(self.model, x)
+        return mean_and_deviation(self.model, x)
 
     def predict(self, table: Any, return_std: bool = False) -> Any:
         """Return what is predicted for each row of a table, (n,): numbers in the target's units, or the names of classes;
@@ -143,11 +146,6 @@ def load(path: str | os.PathLike[str]) -> TabularModel:
     if "encoding" not in extra:
         raise InputError(f"{str(path)!r} holds a network but no table encoding; it was not written by schuss train")
     return TabularModel(model, Encoding.from_dict(extra["encoding"]), extra.get("about", {}))
-
-
-def outputs_of(model: Model, x: Array) -> tuple[Array, Array | None]:
-    """Return the outputs (n, dL), and for a population, which predicts its mean, the deviation over members."""
-    return (model(x), None) if isinstance(model, Network) else model.ensemble()(x)
 
 
 def fit(
@@ -227,7 +225,7 @@ def fit(
         "engine": best.training.engine,
         "seed": seed,
     }
-    return TabularModel(model, encoding, about, tried, OutOfFold(kept, outputs))
+    return TabularModel(model, encoding, about, tried, OutOfFold(kept, outputs), best.history)
 
 
 def _prepared(
@@ -307,6 +305,7 @@ class _Job:
             threads=threads,
             seed=work.seed,
         )
+        self.history: History | None = None
         self.outputs = np.zeros((len(self.settings), len(work.x), work.last.units))
 
     def run(self, epochs: int, stopping: EarlyStopping, advance_bar: Any) -> bool:
@@ -320,6 +319,7 @@ class _Job:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DivergenceWarning)  # such a setting has an infinite cost
             history = self.training.run(epochs, self._optimizer, early_stopping=stopping, callbacks=[look])
+        self.history = history
         advance_bar(max(0, epochs - seen[0]))
         work, each = self._work, self._work.count * self._work.repeats
         for member, fold in enumerate(self._fold_of):

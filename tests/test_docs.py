@@ -63,3 +63,32 @@ def test_the_example_of_the_guide_to_engines(capsys):
     exec(compile(code, "engines.md", "exec"), {})
     promised = re.search(r"# (cpu: .*?); \.\.\.$", code, re.MULTILINE)[1]
     assert capsys.readouterr().out.startswith(promised)
+
+
+PAGES = ("tutorial", "tables", "scikit_learn", "moving_from_pytorch", "onnx", "model_files")
+
+
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    if page in ("scikit_learn", "onnx"):
+        pytest.importorskip({"scikit_learn": "sklearn"}.get(page, page))
+    (tmp_path / "examples").symlink_to(README.parent / "examples")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    blocks = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert blocks
+    for code in blocks:
+        exec(compile(code, f"{page}.md", "exec"), scope)
+    if page == "tutorial":
+        assert scope["history"].cost.shape == (100, 40)
+        assert scope["found"].best.cost < 0.01
+    if page == "tables":
+        assert scope["model"].settings[0].cost < 0.1
+
+
+def test_moving_from_scikit_learn_takes_three_lines():
+    title, *lines = [
+        line for line in (README.parent / "docs" / "moving_from_scikit_learn.md").read_text().splitlines() if line
+    ]
+    assert (title, len(lines)) == ("# Moving from scikit-learn", 3)

@@ -144,6 +144,8 @@ class _Graph:
 
 
 def _activate(graph: _Graph, activation: Activation, z: str) -> str:
+    if activation.name == "linear":
+        return z
     if activation.name == "silu":  # Swish came with opset 24
         return graph.node("Mul", z, graph.node("Sigmoid", z))
     return graph.node(activation.onnx, z)

@@ -54,7 +54,7 @@ class SweepCV(MetaEstimatorMixin, BaseEstimator):
     >>> from sklearn.preprocessing import scale
     >>> X, y = load_diabetes(return_X_y=True)
     >>> grid = {"alpha": [1e-4, 1.0], "learning_rate_init": [1e-3, 1e-2]}
-    >>> search = SweepCV(MLPRegressor(random_state=0, max_iter=100), grid, cv=3).fit(scale(X), scale(y))
+    >>> search = SweepCV(MLPRegressor(random_state=0, max_iter=100, tol=0.01), grid, cv=3).fit(scale(X), scale(y))
     >>> len(search.cv_results_["params"]), sorted(search.best_params_)
     (4, ['alpha', 'learning_rate_init'])
     """

@@ -276,6 +276,16 @@ def test_wrong_parameters_are_named_before_any_work(options, words):
         MLPRegressor(**options).fit(X, Y)
 
 
+def test_a_fit_that_fails_leaves_what_was_fitted():
+    model = MLPClassifier(random_state=0, max_iter=20).fit(FLOWERS, KINDS)
+    before = model.predict(FLOWERS)
+    for X_wrong, y_wrong in ((FLOWERS, Y[:150]), (FLOWERS, np.zeros(150)), (FLOWERS[:, :2] * np.nan, KINDS)):
+        with pytest.raises(ValueError, match=r"label type|one class|NaN"):
+            model.fit(X_wrong, y_wrong)
+        assert model.predict(FLOWERS).tolist() == before.tolist()
+        assert model.classes_.tolist() == [0, 1, 2]
+
+
 def test_targets_that_are_no_classes_are_named():
     with pytest.raises(ValueError, match="one class only"):
         MLPClassifier().fit(FLOWERS, np.zeros(150))

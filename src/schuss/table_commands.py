@@ -194,7 +194,7 @@ def _prepare(
 
 def sweep(options: argparse.Namespace) -> int:
     """Run ``schuss sweep``; return the exit status."""
-    from schuss.tabular import Setting, TabularModel
+    from schuss.tabular import TabularModel, Trial
 
     choices: dict[str, Any] = {
         name: _numbers(getattr(options, name), name) for name in ("learning_rate", "weight_decay", "momentum")
@@ -222,7 +222,7 @@ def sweep(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     model = found.population() if options.ensemble else found.network
-    settings = [Setting(one.layers, one.learning_rate, one.weight_decay, one.cost) for one in found.candidates]
+    settings = [Trial(one.layers, one.learning_rate, one.weight_decay, one.cost) for one in found.candidates]
     about = {
         "rows": len(prepared.training),
         "tried": len(settings),

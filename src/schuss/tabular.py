@@ -43,7 +43,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class Trial:
     """A setting that ``fit`` tried, and the cost of its predictions for rows not seen (the target standardised)."""
 
     layers: tuple[int, ...]
@@ -75,7 +75,7 @@ class TabularModel:
     model: Model
     encoding: Encoding
     about: dict[str, Any] = field(default_factory=dict)
-    settings: list[Setting] = field(default_factory=list)
+    settings: list[Trial] = field(default_factory=list)
     out_of_fold: OutOfFold | None = None
     history: History | None = None
 
@@ -283,7 +283,7 @@ class _Job:
         threads: int | None,
     ) -> None:
         self._work = work
-        self.settings = [Setting(layers, float(rate), float(decay)) for rate in learning_rate for decay in weight_decay]
+        self.settings = [Trial(layers, float(rate), float(decay)) for rate in learning_rate for decay in weight_decay]
         each = work.count * work.repeats  # members of a setting: the repeats of a fold beside each other
         members = len(self.settings) * each
         dense = [*(Dense(units, "silu", dropout=dropout) for units in layers), work.last]
@@ -329,7 +329,7 @@ class _Job:
         for member in history.diverged:
             costs[member // each] = np.inf
         self.settings = [
-            Setting(one.layers, one.learning_rate, one.weight_decay, float(cost))
+            Trial(one.layers, one.learning_rate, one.weight_decay, float(cost))
             for one, cost in zip(self.settings, np.nan_to_num(costs, nan=np.inf), strict=True)
         ]
         return history.interrupted
@@ -341,7 +341,7 @@ class _Job:
         return self.population[best * each : (best + 1) * each].copy(), self.outputs[best]
 
 
-def _table(settings: list[Setting]) -> Any:
+def _table(settings: list[Trial]) -> Any:
     rows = [
         (
             "-".join(map(str, one.layers)) or "linear",

@@ -248,6 +248,18 @@ class DenseEstimator(BaseEstimator):
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | None, *, incremental: bool
     ) -> Self:
+        before = dict(vars(self))
+        try:
+            self._try_to_fit(X, y, sample_weight, validation, incremental)
+        except BaseException:  # a fit that cannot be made leaves the estimator as it was
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _try_to_fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | None, incremental: bool
+    ) -> None:
         self._check()
         hidden = self._hidden()
         first = not hasattr(self, "_seed") or not (self.warm_start or incremental)
@@ -270,7 +282,6 @@ class DenseEstimator(BaseEstimator):
         if first:
             self._begin(X, hidden, target)
         self._train(X, target, weights, held_out, scored, incremental)
-        return self
 
     def _begin(self, X: Array, hidden: list[Dense], target: Target) -> None:
         """Draw the first weights."""
@@ -387,13 +398,13 @@ class DenseEstimator(BaseEstimator):
         self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
         self.best_loss_ = None if self.validation_scores_ else min(self.loss_curve_, default=None)
         if last.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=6)
         ended = last.stopped or last.converged or last.diverged
         if not (incremental or ended or last.interrupted) and self.n_iter_ >= self._epochs():
             warnings.warn(
                 f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     # -- predictions --------------------------------------------------------------------------------------------------

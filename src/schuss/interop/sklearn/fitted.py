@@ -7,7 +7,7 @@ from typing import Any
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from schuss.errors import InputError
-from schuss.interop.sklearn.base import ACTIVATIONS
+from schuss.interop.sklearn.parameters import ACTIVATIONS
 from schuss.layers import Dense
 from schuss.network import Network
 

@@ -187,7 +187,7 @@ class MLPRegressor(_One, Regressor):
 
     All parameters of scikit-learn's, with its defaults. loss: squared_error, poisson, and also absolute_error, huber,
     quantile or one of ``schuss.costs`` with an option, such as Quantile((0.1, 0.9)). The others are explained at
-    ``DenseEstimator``, and what differs from scikit-learn in docs/scikit_learn.md.
+    ``Parameters``, and what differs from scikit-learn in docs/scikit_learn.md.
 
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn.preprocessing import scale
@@ -213,7 +213,7 @@ class MLPClassifier(_One, Classifier):
 
     All parameters of scikit-learn's, with its defaults. loss: "log_loss", or a cost with an option, such as
     ``schuss.costs.CrossEntropy(0.1)``. class_weight: "balanced", or a dictionary {class: weight}. The others are explained at
-    ``DenseEstimator``, and what differs from scikit-learn in docs/scikit_learn.md.
+    ``Parameters``, and what differs from scikit-learn in docs/scikit_learn.md.
 
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.preprocessing import scale

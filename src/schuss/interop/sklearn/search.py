@@ -20,8 +20,9 @@ from sklearn.utils.validation import _check_sample_weight
 
 from schuss.console import live_table
 from schuss.errors import DivergenceWarning, InputError
-from schuss.interop.sklearn.base import OF_A_MEMBER, DenseEstimator, Target, draw
+from schuss.interop.sklearn.base import DenseEstimator, Target, draw
 from schuss.interop.sklearn.mlp import MLPClassifier, MLPRegressor
+from schuss.interop.sklearn.parameters import OF_A_MEMBER
 from schuss.population import Population
 from schuss.training import Training
 

@@ -223,7 +223,7 @@ def folds_for(
                 f"held_out names fold {fold}, which must have samples with weight, and leave some to train on; the folds "
                 f"are {np.unique(known[0])[:20].tolist()}"
             )
-    return tuple(np.ascontiguousarray(array, np.int32) for array in known)  # type: ignore[return-value]
+    return np.ascontiguousarray(known[0], np.int32), np.ascontiguousarray(known[1], np.int32)
 
 
 def in_fold_order(data: Data, folds: NDArray[np.int32]) -> Data:

@@ -8,7 +8,7 @@ and all its networks predict together.
 The choices follow published recipes: robust scaling with smooth clipping, AdamW with beta2 = 0.95 and a falling rate, and the
 best epoch from RealMLP (Holzmüller, Grinsztajn, Steinwart: "Better by default: strong pre-tuned MLPs and boosted trees on
 tabular data", NeurIPS 2024); many small networks whose predictions are averaged from TabM (Gorishniy, Kotelnikov, Babenko,
-ICLR 2025). A linear model is always among the settings.
+ICLR 2025). A linear model is among the settings by default.
 """
 
 from __future__ import annotations
@@ -197,9 +197,12 @@ def fit(
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     work = _Work(encoding.x(rows).astype(np.float32), encoding.y(rows), encoding, folds, repeats, seed)
-    jobs = [_Job(work, tuple(units), learning_rate, weight_decay, dropout, engine, threads) for units in layers]
+    jobs: list[_Job] = []
     started = time.perf_counter()
     try:
+        jobs.extend(  # all are checked before any works; those that are open are closed if one cannot be
+            _Job(work, tuple(units), learning_rate, weight_decay, dropout, engine, threads) for units in layers
+        )
         with live_table(epochs * len(jobs), progress) as (advance_bar, show):
             for job in jobs:
                 if job.run(epochs, stopping, advance_bar):

@@ -217,12 +217,12 @@ void drop(T *a, int units, int panels, uint32_t position, const uint32_t *keys, 
       }
 }
 
-// G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile; with Bias,
-// g += sum of delta too. Every sum is a vector of partial sums until the end of the tile.
-template <class T, int J, int K, bool Bias>
-INLINE void gradient_block(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
-  constexpr int sums = J * K + (Bias ? J : 0), padded = (sums + N<T> - 1) / N<T> * N<T>;
-  V<T> sum[padded] = {};
+// G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile. Every sum is a
+// vector of partial sums until the end of the tile.
+template <class T, int J, int K>
+INLINE void gradient_block(const T *delta, const T *a_prev, T *G, int ni, int no, int panels) {
+  constexpr int sums = (int)round_up(J * K, N<T>);
+  V<T> sum[sums] = {};
   for (int panel = 0; panel < panels; panel++) {
     const T *d = delta + (ptrdiff_t)panel * no * width<T>, *a = a_prev + (ptrdiff_t)panel * ni * width<T>;
     UNROLL for (int s = 0; s < width<T>; s += N<T>) {
@@ -230,35 +230,62 @@ INLINE void gradient_block(const T *delta, const T *a_prev, T *G, T *g, int ni, 
       UNROLL for (int k = 0; k < K; k++) ak[k] = load(a + k * width<T> + s);
       UNROLL for (int j = 0; j < J; j++) {
         const V<T> dj = load(d + j * width<T> + s);
-        if constexpr (Bias) sum[J * K + j] += dj;
         UNROLL for (int k = 0; k < K; k++) sum[j * K + k] += dj * ak[k];
       }
     }
   }
-  T total[padded];
-  UNROLL for (int i = 0; i < padded; i += N<T>) store(total + i, sums_of<T>(sum + i));
+  T total[sums];
+  UNROLL for (int i = 0; i < sums; i += N<T>) store(total + i, sums_of<T>(sum + i));
+  typedef T Row __attribute__((vector_size(K * sizeof(T))));
   UNROLL for (int j = 0; j < J; j++) {
-    UNROLL for (int k = 0; k < K; k++) G[(ptrdiff_t)j * ni + k] += total[j * K + k];
-    if constexpr (Bias) g[j] += total[J * K + j];
+    Row before, found;
+    __builtin_memcpy(&before, G + (ptrdiff_t)j * ni, sizeof before);
+    __builtin_memcpy(&found, total + j * K, sizeof found);
+    before += found;
+    __builtin_memcpy(G + (ptrdiff_t)j * ni, &before, sizeof before);
   }
 }
 
-// The same for a whole layer. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
+// g <- the sum over samples of delta, or g plus it if add. delta: [panels][no][width].
+template <class T> void bias_gradient(const T *delta, int no, T *g, int panels, bool add) {
+  for (int j = 0; j < no; j += N<T>) {
+    const int here = std::min(N<T>, no - j);
+    V<T> sum[N<T>] = {};
+    for (int panel = 0; panel < panels; panel++)
+      UNROLL for (int i = 0; i < N<T>; i++) { // the last unit again for those after it, which are not stored
+        const T *of = delta + ((ptrdiff_t)panel * no + j + std::min(i, here - 1)) * width<T>;
+        UNROLL for (int s = 0; s < width<T>; s += N<T>) sum[i] += load(of + s);
+      }
+    const V<T> total = sums_of<T>(sum);
+    store_first(g + j, add ? load_first(g + j, here) + total : total, here);
+  }
+}
+
+// Both for a whole layer, added. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
 template <class T, int Rows = 4, int Columns = vector_registers == 32 ? 4 : 2>
 void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
   in_blocks<Rows>(no, 0, [&](auto block, int j) {
     constexpr int J = block;
     constexpr int columns = J == 1 ? 8 : Columns;
-    bool bias = true;
     in_blocks<columns>(ni, 0, [&](auto inner, int k) {
-      constexpr int K = inner;
-      const T *d = delta + j * width<T>, *a = a_prev + k * width<T>;
-      T *to = G + (ptrdiff_t)j * ni + k;
-      if (bias) gradient_block<T, J, K, true>(d, a, to, g + j, ni, no, panels);
-      else gradient_block<T, J, K, false>(d, a, to, g + j, ni, no, panels);
-      bias = false;
+      gradient_block<T, J, inner>(delta + j * width<T>, a_prev + k * width<T>, G + (ptrdiff_t)j * ni + k, ni, no, panels);
     });
   });
+  bias_gradient(delta, no, g, panels, true);
+}
+
+// Swaps the blocks of Half x Half numbers beside the diagonal, then those of twice that, and so on: N rows become their transpose.
+template <class T, int Half> INLINE void swap_blocks(V<T> *row) {
+  constexpr int n = N<T>;
+  const B<T> upper = indices<T>([](int lane) { return lane & Half ? n + lane - Half : lane; });
+  const B<T> lower = indices<T>([](int lane) { return lane & Half ? n + lane : lane + Half; });
+  UNROLL for (int i = 0; i < n; i++) {
+    if (i & Half) continue;
+    const V<T> top = row[i], bottom = row[i + Half];
+    row[i] = __builtin_shuffle(top, bottom, upper);
+    row[i + Half] = __builtin_shuffle(top, bottom, lower);
+  }
+  if constexpr (2 * Half < n) swap_blocks<T, 2 * Half>(row);
 }
 
 // to <- the transpose of N x N numbers, those after `rows` zero. The rows of `from` are from_stride apart, of `to` to_stride.
@@ -266,18 +293,7 @@ template <class T> INLINE void transpose(const T *from, ptrdiff_t from_stride, i
   constexpr int n = N<T>;
   V<T> row[n];
   UNROLL for (int i = 0; i < n; i++) row[i] = i < rows ? load(from + i * from_stride) : V<T>{};
-  UNROLL for (int half = 1; half < n; half *= 2) // swap the blocks of half x half numbers beside the diagonal
-    UNROLL for (int i = 0; i < n; i++) {
-      if (i & half) continue;
-      B<T> upper, lower;
-      UNROLL for (int lane = 0; lane < n; lane++) {
-        upper[lane] = lane & half ? n + lane - half : lane;
-        lower[lane] = lane & half ? n + lane : lane + half;
-      }
-      const V<T> top = row[i], bottom = row[i + half];
-      row[i] = __builtin_shuffle(top, bottom, upper);
-      row[i + half] = __builtin_shuffle(top, bottom, lower);
-    }
+  swap_blocks<T, 1>(row);
   UNROLL for (int i = 0; i < n; i++) store(to + i * to_stride, row[i]);
 }
 
@@ -327,14 +343,4 @@ void gradient_strip(const T *delta, int no, const T *strips, ptrdiff_t strips_st
       }
     }
   });
-}
-
-// g <- the sum over samples of delta, or g plus it if add. delta: [panels][no][width].
-template <class T> void bias_gradient(const T *delta, int no, T *g, int panels, bool add) {
-  for (int j = 0; j < no; j++) {
-    V<T> sum{};
-    for (int panel = 0; panel < panels; panel++)
-      UNROLL for (int s = 0; s < width<T>; s += N<T>) sum += load(delta + ((ptrdiff_t)panel * no + j) * width<T> + s);
-    g[j] = sum_of<T>(sum) + (add ? g[j] : T(0));
-  }
 }

@@ -35,10 +35,22 @@ constexpr int64_t block_rows = 4096, window_blocks = 16; // of Order::blocks: sc
 // those from `first` on; panel: [columns][width].
 template <class T>
 void gather(const T *from, int columns, const uint32_t *index, int64_t first, int rows, T *panel) {
-  for (int lane = 0; lane < rows; lane++) {
-    const T *row = from + (index ? (int64_t)index[lane] : first + lane) * columns;
-    for (int c = 0; c < columns; c++) panel[c * width<T> + lane] = row[c];
+  const auto row = [=](int lane) { return from + (index ? (int64_t)index[lane] : first + lane) * columns; };
+  if (columns >= 4) {
+    for (int lane = 0; lane < rows; lane++) prefetch(row(lane), columns);
+    for (int s = 0; s < width<T>; s += N<T>)
+      for (int c = 0; c < columns; c += N<T>) {
+        const int here = std::min(N<T>, columns - c);
+        V<T> block[N<T>];
+        UNROLL for (int i = 0; i < N<T>; i++)
+          block[i] = s + i >= rows ? V<T>{} : here == N<T> ? load(row(s + i) + c) : load_first(row(s + i) + c, here);
+        swap_blocks<T, 1>(block);
+        for (int i = 0; i < here; i++) store(panel + (c + i) * width<T> + s, block[i]);
+      }
+    return;
   }
+  for (int lane = 0; lane < rows; lane++)
+    for (int c = 0; c < columns; c++) panel[c * width<T> + lane] = row(lane)[c];
   if (rows < width<T>)
     for (int c = 0; c < columns; c++) std::fill(panel + c * width<T> + rows, panel + (c + 1) * width<T>, T(0));
 }

@@ -61,7 +61,7 @@ inline std::vector<Slice> slices_of(const Shape &shape) {
   std::vector<Slice> slices;
   for (ptrdiff_t first = 0; first < shape.parameters; first = slices.back().end) {
     const ptrdiff_t end = first < shape.weights ? shape.weights : shape.parameters;
-    slices.push_back({first, std::min(end, first + 4096)});
+    slices.push_back({first, std::min(end, first + 512)});
   }
   return slices;
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -38,6 +39,10 @@ template <class T> INLINE V<T> load(const T *from) {
   return v;
 }
 template <class T> INLINE void store(T *to, V<T> v) { __builtin_memcpy(to, &v, sizeof v); }
+// Asks for `count` numbers ahead of their use.
+template <class T> INLINE void prefetch(const T *from, ptrdiff_t count) {
+  for (ptrdiff_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+}
 template <class T> INLINE V<T> broadcast(T x) { return x - V<T>{}; }
 
 // The first n numbers, 0 <= n <= N: the rest is 0, or left alone, and not touched in memory.
@@ -95,16 +100,19 @@ template <class Vector> INLINE Vector square_root(Vector x) {
 #endif
 }
 
+// The vector of index(0), index(1), ..: written out, for GCC builds one that is filled in a loop anew each time.
+template <class T, class Index> INLINE B<T> indices(Index index) {
+  return [&]<int... lane>(std::integer_sequence<int, lane...>) {
+    return B<T>{typename Lanes<T>::Bits(index(lane))...};
+  }(std::make_integer_sequence<int, N<T>>{});
+}
+
 // v[0..N) -> one vector, whose lane i is the sum over the lanes of v[i]: log2 N rounds of shuffles and additions.
 template <class T, int Half> INLINE void fold(V<T> *v) {
   constexpr int n = N<T>;
   UNROLL for (int i = 0; i < Half; i++) {
-    B<T> low, high;
-    UNROLL for (int lane = 0; lane < n; lane++) {
-      const int block = lane / Half;
-      low[lane] = block & 1 ? n + lane - Half : lane;
-      high[lane] = block & 1 ? n + lane : lane + Half;
-    }
+    const B<T> low = indices<T>([](int lane) { return lane / Half & 1 ? n + lane - Half : lane; });
+    const B<T> high = indices<T>([](int lane) { return lane / Half & 1 ? n + lane : lane + Half; });
     v[i] = __builtin_shuffle(v[i], v[i + Half], low) + __builtin_shuffle(v[i], v[i + Half], high);
   }
 }

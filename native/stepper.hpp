@@ -25,7 +25,7 @@ template <class T> struct Team {
   Buffer<T> spare; // parameters are written here and there in turn, so that a step that is not adopted leaves no trace
   Buffer<T> gradient, trial_gradient, direction; // where an optimizer needs them
   Barrier barrier{1};
-  std::atomic<int> next_item{0}, next_block{0};
+  Shares items, blocks;
   std::atomic<bool> infinite[2]{}; // whether a step, even or odd, led out of the finite numbers
   double penalty = 0;              // of the parameters before the step: l2 / 2 sum W^2 + l1 sum |W|
   double told[4];                  // what the leader tells the others
@@ -37,7 +37,8 @@ template <class T> struct Worker {
   int64_t member;
   Team<T> &team;
   TileBuffers<T> &buffers;
-  bool leads;
+  int thread; // of the team
+  bool leads() const { return thread == 0; }
 };
 
 // What came of a step: S C, with the penalty, and S; whether it led to finite numbers.
@@ -85,7 +86,7 @@ public:
     Team<T> &team = by.team;
     Scheme<T> &work = *team.work;
     const double l2 = penalties_[2 * by.member], l1 = penalties_[2 * by.member + 1];
-    const bool leads = by.leads;
+    const bool leads = by.leads();
     const int parity = step & 1;
     if (leads && (l2 > 0 || l1 > 0))
       team.penalty = 0.5 * l2 * dot(current, current, shape_.weights) + (l1 > 0 ? l1 * sum_of_magnitudes(current, shape_.weights) : 0);
@@ -93,11 +94,10 @@ public:
     now.rule.l2 = T(l2), now.rule.l1 = T(l1);
     for (int rounds = work.rounds(now.batch), round = 0; round < rounds; round++) {
       const int items = work.items(now.batch, round);
-      if (leads) team.next_block.store(0, std::memory_order_relaxed);
-      for (int item; (item = team.next_item.fetch_add(1, std::memory_order_relaxed)) < items;)
-        work.accumulate(round, item, now, by.buffers);
+      if (leads) team.blocks.reset();
+      team.items.run(by.thread, items, [&](int item) { work.accumulate(round, item, now, by.buffers); });
       team.barrier.wait();
-      if (leads) team.next_item.store(0, std::memory_order_relaxed);
+      if (leads) team.items.reset();
       if (round == rounds - 1) {
         const Totals totals = work.totals(now.batch);
         taken = {totals.cost + (l2 > 0 || l1 > 0 ? team.penalty : 0.), totals.weight, false};
@@ -106,8 +106,9 @@ public:
         if (leads) team.infinite[1 - parity].store(false, std::memory_order_relaxed);
         if (taken.weight == 0) break;
       }
-      for (int block; (block = team.next_block.fetch_add(1, std::memory_order_relaxed)) < work.blocks();)
+      team.blocks.run(by.thread, work.blocks(), [&](int block) {
         if (!work.update(round, block, now)) team.infinite[parity].store(true, std::memory_order_relaxed);
+      });
       team.barrier.wait();
     }
     if (taken.weight == 0) team.barrier.wait();
@@ -117,7 +118,7 @@ public:
 
   // gradient <- that of the samples of a step at `current`; costs as `take`. Steps that follow each other differ in parity.
   Taken evaluate(int64_t step, Worker<T> &by, const T *current, T *gradient) {
-    if (by.leads) by.team.work->prepare(current);
+    if (by.leads()) by.team.work->prepare(current);
     by.team.barrier.wait();
     Rule<T> rule{};
     rule.kind = Rule<T>::gradient_only;
@@ -142,19 +143,20 @@ private:
     raw.kind = Rule<T>::gradient_only;
     Taken taken = take(step, by, current, team.gradient.data(), nullptr, nullptr, raw, 0);
     if (taken.weight == 0 || !taken.finite) return taken;
-    if (by.leads) {
+    if (by.leads()) {
       const double norm = std::sqrt(dot(gradient, gradient, shape_.parameters));
       team.told[0] = norm > clip ? clip / norm : 1;
-      team.next_block.store(0, std::memory_order_relaxed);
+      team.blocks.reset();
     }
     team.barrier.wait();
     Step<T> now{{}, current, next, velocity, square, rule, {}};
     now.rule.scale = T(team.told[0]), now.rule.l2 = now.rule.l1 = 0;
-    for (int i; (i = team.next_block.fetch_add(1, std::memory_order_relaxed)) < (int)slices_.size();)
+    team.blocks.run(by.thread, (int64_t)slices_.size(), [&](int i) {
       if (!update_slice(shape_, now, slices_[i].first, slices_[i].end, gradient, 1, 0))
         team.infinite[step & 1].store(true, std::memory_order_relaxed);
+    });
     team.barrier.wait();
-    if (by.leads) team.work->prepare(next);
+    if (by.leads()) team.work->prepare(next);
     taken.finite = !team.infinite[step & 1].load(std::memory_order_relaxed);
     team.barrier.wait();
     return taken;

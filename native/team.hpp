@@ -1,6 +1,7 @@
 // Threads of our own: a barrier that spins shortly and then sleeps, and a crew that lives as long as one call.
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -34,6 +35,30 @@ private:
   int members_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> generation_{0};
+};
+
+// Pieces of work for the threads of a team. Each begins with a part of its own, the same in every step, for what it read and wrote
+// in the last one is in its cache; then it helps the others.
+class Shares {
+public:
+  explicit Shares(int most = 1) : next_(most), threads_(most) {}
+  void resize(int threads) { threads_ = threads; } // at most as many as at first
+  void reset() { // before the next run, when all have ended the last
+    for (auto &next : next_) next.value.store(0, std::memory_order_relaxed);
+  }
+  template <class Work> void run(int thread, int64_t count, Work work) {
+    for (int64_t k = 0; k < threads_; k++) {
+      const int64_t owner = (thread + k) % threads_, first = count * owner / threads_, end = count * (owner + 1) / threads_;
+      for (int64_t i; (i = first + next_[owner].value.fetch_add(1, std::memory_order_relaxed)) < end;) work((int)i);
+    }
+  }
+
+private:
+  struct alignas(64) Next {
+    std::atomic<int> value{0};
+  };
+  std::vector<Next> next_;
+  int64_t threads_;
 };
 
 // Run work(0) here and work(1..count-1) on threads of their own. They end with the call: nothing is left to hang in a

@@ -86,7 +86,7 @@ public:
       if (fate_[by.member] != running) return;
       T *const home = parameters_ + by.member * shape_.parameters;
       Run run{by, first_step, steps, optimizer, costs, validation_costs, progress_[by.member], home, by.team.spare.data()};
-      if (by.leads) {
+      if (by.leads()) {
         by.team.infinite[0] = by.team.infinite[1] = false;
         by.team.work->prepare(home);
       }
@@ -94,7 +94,7 @@ public:
       if (optimizer.kind == schuss_lbfgs) iterate(run);
       else descend(run);
       by.team.barrier.wait(); // everyone has read `progress_` and is done with `current`
-      if (!by.leads) return;
+      if (!by.leads()) return;
       progress_[by.member] = run.progress;
       if (run.current != home) std::copy_n(run.current, shape_.parameters, home);
     });
@@ -111,8 +111,8 @@ public:
     on_members([&](Worker<T> by) {
       T *parameters = parameters_ + by.member * shape_.parameters, *out = (T *)gradients + by.member * shape_.parameters;
       const Taken taken = stepper_.evaluate(step, by, parameters, out);
-      if (by.leads) costs[by.member] = taken.cost / taken.weight;
-      if (by.leads && taken.weight == 0) std::fill(out, out + shape_.parameters, T(no_cost));
+      if (by.leads()) costs[by.member] = taken.cost / taken.weight;
+      if (by.leads() && taken.weight == 0) std::fill(out, out + shape_.parameters, T(no_cost));
     });
   }
 
@@ -171,6 +171,7 @@ private:
     teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
     for (auto &team : teams_) {
       team.work = stepper_.scheme();
+      team.items = Shares(apart ? 1 : threads_), team.blocks = Shares(apart ? 1 : threads_);
       tile_panels_ = team.work->tile_panels();
       team.spare.resize(shape_.parameters);
       if (validation_) team.validation.resize(tiles_of_validation(validation_->size()));
@@ -185,16 +186,20 @@ private:
     on_threads(
         threads_,
         [&](int count) {
-          for (auto &team : teams_) team.barrier.resize(apart ? 1 : count);
+          for (auto &team : teams_) {
+            team.barrier.resize(apart ? 1 : count);
+            team.items.resize(apart ? 1 : count);
+            team.blocks.resize(apart ? 1 : count);
+          }
         },
         [&](int id) {
           if (apart) {
             for (int64_t member; (member = next.fetch_add(1)) < members_;)
-              work(Worker<T>{member, teams_[id], buffers_[id], true});
+              work(Worker<T>{member, teams_[id], buffers_[id], 0});
             return;
           }
           for (int64_t member = 0; member < members_; member++) {
-            work(Worker<T>{member, teams_[0], buffers_[id], id == 0});
+            work(Worker<T>{member, teams_[0], buffers_[id], id});
             teams_[0].barrier.wait();
           }
         });
@@ -245,32 +250,32 @@ private:
     if (average_decay_ == 0) return;
     // The others only read what is current, until the leader meets them at the next barrier.
     const double n = run.progress.averaged++, decay = std::min(average_decay_, (1 + n) / (10 + n));
-    if (!run.by.leads) return;
+    if (!run.by.leads()) return;
     T *average = average_.data() + run.by.member * shape_.parameters;
     for (ptrdiff_t i = 0; i < shape_.parameters; i++) average[i] = T(decay) * average[i] + T(1 - decay) * run.current[i];
   }
 
   void end(Run &run, Fate fate, int64_t step) {
-    if (run.by.leads) fate_[run.by.member] = fate, fate_epoch_[run.by.member] = step / steps_per_epoch_ + 1;
+    if (run.by.leads()) fate_[run.by.member] = fate, fate_epoch_[run.by.member] = step / steps_per_epoch_ + 1;
   }
 
   // Notes the cost of the epoch that ends with a step, and looks at the validation cost; returns whether the member goes on.
   bool record(Run &run, int64_t step) {
     Progress &progress = run.progress;
     const int64_t epoch = step / steps_per_epoch_ + 1, at = (epoch - 1 - run.first_step / steps_per_epoch_) * members_ + run.by.member;
-    if (run.by.leads) run.costs[at] = progress.epoch_cost / progress.epoch_weight;
+    if (run.by.leads()) run.costs[at] = progress.epoch_cost / progress.epoch_weight;
     const bool looks = validation_ && (epoch % watch_.every == 0 || epoch == watch_.last_epoch);
     double cost = progress.epoch_cost / progress.epoch_weight;
     if (looks) {
       const double held_out = validation_cost(run.current, run.by);
-      if (run.by.leads) run.validation_costs[at] = held_out;
+      if (run.by.leads()) run.validation_costs[at] = held_out;
       if (!watch_.of_training) cost = held_out;
     } else if (!watch_.of_training) return true;
     const double lowest = progress.best_cost;
     if (watch_.of_training) progress.best_cost = std::min(lowest, cost);
     if (cost < lowest - watch_.min_delta) {
       progress.best_cost = cost, progress.best_epoch = (double)epoch;
-      if (run.by.leads && !best_.empty() && !watch_.of_training)
+      if (run.by.leads() && !best_.empty() && !watch_.of_training)
         std::copy_n(run.current, shape_.parameters, best_.data() + run.by.member * shape_.parameters);
     } else if (watch_.patience >= 0 && (double)epoch - progress.best_epoch >= (double)watch_.patience) {
       end(run, stopped, step);
@@ -295,7 +300,7 @@ private:
       bool done = false;
       for (int attempt = 0; attempt < 2 && accepted == 0 && !done; attempt++) { // the second along the gradient alone
         if (attempt) kept = 0;
-        if (run.by.leads) aim(team, pairs, kept, tolerance);
+        if (run.by.leads()) aim(team, pairs, kept, tolerance);
         team.barrier.wait();
         const double slope = team.told[0], first = team.told[1];
         done = team.told[2] != 0;
@@ -314,7 +319,7 @@ private:
       }
       run.progress.epoch_cost = cost, run.progress.epoch_weight = 1;
       if (accepted > 0) {
-        if (run.by.leads) {
+        if (run.by.leads()) {
           keep_pair(run, pairs, kept);
           team.gradient.swap(team.trial_gradient);
         }
@@ -322,7 +327,7 @@ private:
         kept = (int64_t)team.told[3];
         adopt(run);
       }
-      if (run.by.leads) kept_pairs_[run.by.member] = kept;
+      if (run.by.leads()) kept_pairs_[run.by.member] = kept;
       const bool goes_on = record(run, step);
       if (accepted == 0) return end(run, converged, step);
       if (!goes_on) return;
@@ -352,10 +357,10 @@ private:
   Taken look(Run &run, double t, int64_t &evaluations) {
     Team<T> &team = run.by.team;
     const ptrdiff_t p = shape_.parameters;
-    if (run.by.leads)
+    if (run.by.leads())
       for (ptrdiff_t i = 0; i < p; i++) run.next[i] = run.current[i] + T(t) * team.direction[i];
     const Taken found = stepper_.evaluate(evaluations++, run.by, run.next, team.trial_gradient.data());
-    if (run.by.leads) team.told[0] = dot(team.trial_gradient.data(), team.direction.data(), p);
+    if (run.by.leads()) team.told[0] = dot(team.trial_gradient.data(), team.direction.data(), p);
     team.barrier.wait();
     return found;
   }
@@ -385,16 +390,16 @@ private:
     const Batch batch{own.first, own.count, Order::given, false, {}, {}, false, 0};
     const int64_t panels = round_up(own.count, width<T>) / width<T>;
     const int tiles = tiles_of_validation(own.count);
-    for (int tile; (tile = team.next_item.fetch_add(1, std::memory_order_relaxed)) < tiles;) {
+    team.items.run(by.thread, tiles, [&](int tile) {
       const int64_t first = (int64_t)tile * tile_panels_;
       const Tile<T> at = validation_->tile(batch, first, (int)std::min<int64_t>(tile_panels_, panels - first), buffers);
       forward_tile(shape_, parameters, at.x, buffers.a.data(), buffers.z.data(), at.panels);
       team.validation[tile] = output_tile(shape_, stepper_.loss(), at, buffers.a.data(), buffers.z.data());
-    }
+    });
     team.barrier.wait();
     double total = 0;
     for (int tile = 0; tile < tiles; tile++) total += team.validation[tile];
-    team.next_item.store(0, std::memory_order_relaxed); // by all: nobody takes an item before the next barrier
+    if (by.leads()) team.items.reset(); // nobody takes an item before the next barrier
     team.barrier.wait();
     return total / own.weight;
   }

@@ -24,64 +24,88 @@ template <int Largest, class Block> INLINE void in_blocks(int count, int first, 
   if constexpr (Largest > 1) in_blocks<Largest / 2>(count, first, block);
 }
 
-// sum[j] += sum over k of w(j, k) a[k], for J units and one panel. w(j, k) lies at W[j * unit_stride + k * stride];
+// sum[j] += sum over k of w(j, k) a[k], for J units and the first Vectors of a panel. w(j, k) lies at W[j * unit_stride + k * stride];
 // a: [K][width]. Small blocks keep several partial sums a unit, to hide the latency of the additions.
-template <class T, int J>
-INLINE void multiply(V<T> (&sum)[J][panel_vectors], const T *W, ptrdiff_t unit_stride, ptrdiff_t stride, int K, const T *a) {
+template <class T, int J, int Vectors>
+INLINE void multiply(V<T> (&sum)[J][Vectors], const T *W, ptrdiff_t unit_stride, ptrdiff_t stride, int K, const T *a) {
   constexpr int parts = J >= block_units ? 1 : block_units / J;
   if constexpr (parts == 1) {
     for (int k = 0; k < K; k++) {
-      V<T> ak[panel_vectors];
-      UNROLL for (int s = 0; s < panel_vectors; s++) ak[s] = load(a + k * width<T> + s * N<T>);
+      V<T> ak[Vectors];
+      UNROLL for (int s = 0; s < Vectors; s++) ak[s] = load(a + k * width<T> + s * N<T>);
       UNROLL for (int j = 0; j < J; j++) {
         const T w = W[j * unit_stride + k * stride];
-        UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] += w * ak[s];
+        UNROLL for (int s = 0; s < Vectors; s++) sum[j][s] += w * ak[s];
       }
     }
   } else {
-    V<T> part[parts][J][panel_vectors] = {};
+    V<T> part[parts][J][Vectors] = {};
     int k = 0;
     for (; k + parts <= K; k += parts)
       UNROLL for (int p = 0; p < parts; p++) UNROLL for (int j = 0; j < J; j++) {
         const T w = W[j * unit_stride + (k + p) * stride];
-        UNROLL for (int s = 0; s < panel_vectors; s++) part[p][j][s] += w * load(a + (k + p) * width<T> + s * N<T>);
+        UNROLL for (int s = 0; s < Vectors; s++) part[p][j][s] += w * load(a + (k + p) * width<T> + s * N<T>);
       }
     for (; k < K; k++)
       UNROLL for (int j = 0; j < J; j++) {
         const T w = W[j * unit_stride + k * stride];
-        UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] += w * load(a + k * width<T> + s * N<T>);
+        UNROLL for (int s = 0; s < Vectors; s++) sum[j][s] += w * load(a + k * width<T> + s * N<T>);
       }
-    UNROLL for (int p = 0; p < parts; p++) UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++)
+    UNROLL for (int p = 0; p < parts; p++) UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++)
       sum[j][s] += part[p][j][s];
   }
 }
 
-// a <- f(a), and z <- the old a where z is not null; count is a multiple of a panel's width. The function stands in a loop of
-// its own: next to the block's sums it would not find the registers it needs.
-template <class T, class Row> void activate(T *a, T *z, ptrdiff_t count) {
+// Activations that need hardly a register: they are applied to a block's sums. The others stand in a loop of their own, for next to
+// the sums they would not find the registers they need.
+template <class Row>
+constexpr bool light = std::is_same_v<Row, activation::linear_row> || std::is_same_v<Row, activation::relu_row> ||
+                       std::is_same_v<Row, activation::leaky_relu_row>;
+
+// a <- f(a), and z <- the old a where z is not null, in the first Vectors of every `width` numbers, of which count is a multiple.
+template <class T, class Row, int Vectors = panel_vectors> void activate(T *a, T *z, ptrdiff_t count) {
   if constexpr (std::is_same_v<Row, activation::linear_row>) return;
   for (ptrdiff_t i = 0; i < count; i += width<T>)
-    UNROLL for (int s = 0; s < width<T>; s += N<T>) {
+    UNROLL for (int s = 0; s < Vectors * N<T>; s += N<T>) {
       const V<T> in = load(a + i + s);
       if (Row::read == Read::INPUT && z) store(z + i + s, in);
       store(a + i + s, Row::template value<T>(in));
     }
 }
 
-// a <- f(W a_prev + b), and z too where z is not null. a_prev: [panels][ni][width]; a, z: [panels][no][width].
+// a <- f(W a_prev + b) for the first Vectors of a panel, and z too where z is not null. use(J, j, a) sees J units from j on, while
+// they are at hand. a_prev: [ni][width]; a, z: [no][width].
+template <class T, class Row, int Units, int Vectors, class Use>
+INLINE void forward_panel(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, Use use) {
+  in_blocks<Units>(no, 0, [&](auto block, int j0) {
+    constexpr int J = block;
+    V<T> sum[J][Vectors];
+    UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
+    multiply<T, J, Vectors>(sum, W + (ptrdiff_t)j0 * ni, ni, 1, ni, a_prev);
+    UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++) {
+      if constexpr (light<Row>) sum[j][s] = Row::template value<T>(sum[j][s]);
+      store(a + (j0 + j) * width<T> + s * N<T>, sum[j][s]);
+    }
+    if constexpr (light<Row>) use(block, j0, sum);
+  });
+  if constexpr (light<Row>) return;
+  activate<T, Row, Vectors>(a, z, (ptrdiff_t)no * width<T>);
+  in_blocks<Units>(no, 0, [&](auto block, int j0) {
+    constexpr int J = block;
+    V<T> found[J][Vectors];
+    UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++)
+      found[j][s] = load(a + (j0 + j) * width<T> + s * N<T>);
+    use(block, j0, found);
+  });
+}
+
+// The same for panels. a_prev: [panels][ni][width]; a, z: [panels][no][width].
 template <class T, class Row, int Units = block_units>
 void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
   for (int panel = 0; panel < panels; panel++) {
     const ptrdiff_t at = (ptrdiff_t)panel * no * width<T>;
-    in_blocks<Units>(no, 0, [&](auto block, int j0) {
-      constexpr int J = block;
-      V<T> sum[J][panel_vectors];
-      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
-      multiply<T, J>(sum, W + (ptrdiff_t)j0 * ni, ni, 1, ni, a_prev + (ptrdiff_t)panel * ni * width<T>);
-      UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < panel_vectors; s++)
-        store(a + at + (j0 + j) * width<T> + s * N<T>, sum[j][s]);
-    });
-    activate<T, Row>(a + at, z ? z + at : nullptr, (ptrdiff_t)no * width<T>);
+    forward_panel<T, Row, Units, panel_vectors>(W, b, ni, no, a_prev + (ptrdiff_t)panel * ni * width<T>, a + at, z ? z + at : nullptr,
+                                                [](auto, int, auto &) {});
   }
 }
 
@@ -96,23 +120,36 @@ template <class T> struct Columns {
   const T *from(int k) const { return W + k / block_units * block_stride + k % block_units; }
 };
 
-// a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation. delta: [panels][no][width]; a_prev, z_prev:
-// [panels][ni][width]; Row is the activation of the previous layer.
+// a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation, for K units and the first Vectors of a panel. W: the columns of these units,
+// the rows `stride` apart; delta: [no][width]; a_prev, z_prev: [K][width]; Row is the activation of the previous layer.
+template <class T, class Row, int K, int Vectors = panel_vectors>
+INLINE void backward_block(const T *W, ptrdiff_t stride, int no, const T *delta, T *a_prev, const T *z_prev) {
+  V<T> sum[K][Vectors] = {};
+  multiply<T, K, Vectors>(sum, W, 1, stride, no, delta);
+  UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < Vectors; s++) {
+    const ptrdiff_t here = k * width<T> + s * N<T>;
+    V<T> z{};
+    if constexpr (Row::read == Read::INPUT) z = load(z_prev + here);
+    store(a_prev + here, sum[k][s] * Row::template derivative<T>(load(a_prev + here), z));
+  }
+}
+
+// The same for all units. delta: [panels][no][width]; a_prev, z_prev: [panels][ni][width].
 template <class T, class Row>
 void backward(Columns<T> W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
-  for (int panel = 0; panel < panels; panel++)
-    in_blocks<block_units>(ni, 0, [&](auto block, int k0) {
-      constexpr int K = block;
-      V<T> sum[K][panel_vectors] = {};
-      multiply<T, K>(sum, W.from(k0), 1, W.stride, no, delta + (ptrdiff_t)panel * no * width<T>);
-      const ptrdiff_t at = ((ptrdiff_t)panel * ni + k0) * width<T>;
-      UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < panel_vectors; s++) {
-        const ptrdiff_t here = at + k * width<T> + s * N<T>;
-        V<T> z{};
-        if constexpr (Row::read == Read::INPUT) z = load(z_prev + here);
-        store(a_prev + here, sum[k][s] * Row::template derivative<T>(load(a_prev + here), z));
-      }
+  for (int panel = 0; panel < panels; panel++, delta += (ptrdiff_t)no * width<T>)
+    in_blocks<block_units>(ni, 0, [&](auto block, int k) {
+      const ptrdiff_t at = ((ptrdiff_t)panel * ni + k) * width<T>;
+      backward_block<T, Row, block>(W.from(k), W.stride, no, delta, a_prev + at, z_prev ? z_prev + at : nullptr);
     });
+}
+
+// Calls use(panel * width, s) for the vectors of a tile: where their panel begins, for each of its units, and where they are in it.
+template <class T, class Use> INLINE void in_panels(int vectors, Use use) {
+  ptrdiff_t panel = 0;
+  for (; vectors >= panel_vectors; vectors -= panel_vectors, panel += width<T>)
+    UNROLL for (int s = 0; s < panel_vectors; s++) use(panel, s * N<T>);
+  for (int s = 0; s < vectors; s++) use(panel, s * N<T>);
 }
 
 // What a training minimises: a row of the table of costs with its options, one an output; `group` outputs share a target.
@@ -205,35 +242,34 @@ template <class T> INLINE typename Words<T>::Vector counted_from(uint32_t first)
   return numbers;
 }
 
-// a <- factor a where dropout keeps it, else 0. a: [panels][units][width], of samples whose positions begin at `position`.
+// a <- factor a where dropout keeps it, else 0. a: [panels][units][width], of units from `first` on, of samples whose positions begin
+// at `position`.
 template <class T>
-void drop(T *a, int units, int panels, uint32_t position, const uint32_t *keys, uint32_t threshold, T factor) {
+void drop(T *a, int first, int units, int panels, uint32_t position, const uint32_t *keys, uint32_t threshold, T factor) {
   for (int panel = 0; panel < panels; panel++)
     for (int j = 0; j < units; j++)
       for (int s = 0; s < width<T>; s += N<T>, a += N<T>) {
         const auto samples = counted_from<T>(position + panel * width<T> + s);
-        const B<T> mask = kept<T>(samples, (uint32_t)j - typename Words<T>::Vector{}, keys, threshold);
+        const B<T> mask = kept<T>(samples, uint32_t(first + j) - typename Words<T>::Vector{}, keys, threshold);
         store(a, (V<T>)((B<T>)(load(a) * factor) & mask));
       }
 }
 
-// G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile. Every sum is a
-// vector of partial sums until the end of the tile.
+// G += sum over samples of delta a_prev^T for a block of J x K weights, as dot products over the samples of a tile, which are so many
+// vectors. Every sum is a vector of partial sums until the end of the tile.
 template <class T, int J, int K>
-INLINE void gradient_block(const T *delta, const T *a_prev, T *G, int ni, int no, int panels) {
+INLINE void gradient_block(const T *delta, const T *a_prev, T *G, int ni, int no, int vectors) {
   constexpr int sums = (int)round_up(J * K, N<T>);
   V<T> sum[sums] = {};
-  for (int panel = 0; panel < panels; panel++) {
-    const T *d = delta + (ptrdiff_t)panel * no * width<T>, *a = a_prev + (ptrdiff_t)panel * ni * width<T>;
-    UNROLL for (int s = 0; s < width<T>; s += N<T>) {
-      V<T> ak[K];
-      UNROLL for (int k = 0; k < K; k++) ak[k] = load(a + k * width<T> + s);
-      UNROLL for (int j = 0; j < J; j++) {
-        const V<T> dj = load(d + j * width<T> + s);
-        UNROLL for (int k = 0; k < K; k++) sum[j * K + k] += dj * ak[k];
-      }
+  in_panels<T>(vectors, [&](ptrdiff_t panel, int s) {
+    const T *d = delta + panel * no + s, *a = a_prev + panel * ni + s;
+    V<T> ak[K];
+    UNROLL for (int k = 0; k < K; k++) ak[k] = load(a + k * width<T>);
+    UNROLL for (int j = 0; j < J; j++) {
+      const V<T> dj = load(d + j * width<T>);
+      UNROLL for (int k = 0; k < K; k++) sum[j * K + k] += dj * ak[k];
     }
-  }
+  });
   T total[sums];
   UNROLL for (int i = 0; i < sums; i += N<T>) store(total + i, sums_of<T>(sum + i));
   typedef T Row __attribute__((vector_size(K * sizeof(T))));
@@ -246,32 +282,36 @@ INLINE void gradient_block(const T *delta, const T *a_prev, T *G, int ni, int no
   }
 }
 
-// g <- the sum over samples of delta, or g plus it if add. delta: [panels][no][width].
-template <class T> void bias_gradient(const T *delta, int no, T *g, int panels, bool add) {
-  for (int j = 0; j < no; j += N<T>) {
-    const int here = std::min(N<T>, no - j);
+// g <- the sum over samples of delta, or g plus it if add, for the first `units` of a layer. delta: [panels][no][width].
+template <class T> void bias_gradient(const T *delta, int units, int no, T *g, int vectors, bool add) {
+  in_blocks<N<T>>(units, 0, [&](auto block, int j) {
+    constexpr int J = block;
     V<T> sum[N<T>] = {};
-    for (int panel = 0; panel < panels; panel++)
-      UNROLL for (int i = 0; i < N<T>; i++) { // the last unit again for those after it, which are not stored
-        const T *of = delta + ((ptrdiff_t)panel * no + j + std::min(i, here - 1)) * width<T>;
-        UNROLL for (int s = 0; s < width<T>; s += N<T>) sum[i] += load(of + s);
-      }
+    in_panels<T>(vectors, [&](ptrdiff_t panel, int s) {
+      UNROLL for (int i = 0; i < J; i++) sum[i] += load(delta + panel * no + (j + i) * width<T> + s);
+    });
     const V<T> total = sums_of<T>(sum);
-    store_first(g + j, add ? load_first(g + j, here) + total : total, here);
-  }
+    store_first(g + j, add ? load_first(g + j, block) + total : total, block);
+  });
+}
+
+// G += sum over samples of delta a_prev^T for the first `rows` units. delta: [panels][no][width]; a_prev: [panels][ni][width].
+template <class T, int Rows = 4, int Columns = vector_registers == 32 ? 4 : 2>
+void gradient_rows(const T *delta, const T *a_prev, T *G, int ni, int rows, int no, int vectors) {
+  in_blocks<Rows>(rows, 0, [&](auto block, int j) {
+    constexpr int J = block;
+    constexpr int columns = J == 1 ? 8 : Columns;
+    in_blocks<columns>(ni, 0, [&](auto inner, int k) {
+      gradient_block<T, J, inner>(delta + j * width<T>, a_prev + k * width<T>, G + (ptrdiff_t)j * ni + k, ni, no, vectors);
+    });
+  });
 }
 
 // Both for a whole layer, added. delta: [panels][no][width]; a_prev: [panels][ni][width]; G: (no, ni); g: (no,).
 template <class T, int Rows = 4, int Columns = vector_registers == 32 ? 4 : 2>
 void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int panels) {
-  in_blocks<Rows>(no, 0, [&](auto block, int j) {
-    constexpr int J = block;
-    constexpr int columns = J == 1 ? 8 : Columns;
-    in_blocks<columns>(ni, 0, [&](auto inner, int k) {
-      gradient_block<T, J, inner>(delta + j * width<T>, a_prev + k * width<T>, G + (ptrdiff_t)j * ni + k, ni, no, panels);
-    });
-  });
-  bias_gradient(delta, no, g, panels, true);
+  gradient_rows<T, Rows, Columns>(delta, a_prev, G, ni, no, no, panels * panel_vectors);
+  bias_gradient(delta, no, no, g, panels * panel_vectors, true);
 }
 
 // Swaps the blocks of Half x Half numbers beside the diagonal, then those of twice that, and so on: N rows become their transpose.

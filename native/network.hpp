@@ -116,7 +116,7 @@ void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const 
     if (together) softmax(shape.sizes[l + 1], a[l], panels);
     if (noise && shape.drops(l)) {
       const Dropout<T> dropout(shape, *noise, l);
-      drop(a[l], shape.sizes[l + 1], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
+      drop(a[l], 0, shape.sizes[l + 1], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
     }
   }
 }
@@ -149,7 +149,7 @@ void backward_tile(const Shape &shape, Columns<T> W, int l, T *const *a, T *cons
   });
   if (drops) {
     const Dropout<T> dropout(shape, noise, l - 1);
-    drop(a[l - 1], shape.sizes[l], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
+    drop(a[l - 1], 0, shape.sizes[l], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
   }
 }
 

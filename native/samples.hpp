@@ -88,16 +88,17 @@ inline void permute(int64_t first, int64_t count, int64_t n, const uint32_t *key
   }
 }
 
+template <class T> struct Tile {
+  const T *x, *y, *w; // [panels][d0][width], [panels][dL][width], [panels][width]
+  int panels, vectors = panels * panel_vectors; // vectors: those with samples in them
+};
+
 // What one thread needs to hold a tile: gathered samples, and where the a (and z, or null) of layer l + 1 are to lie.
 template <class T> struct TileBuffers {
   Buffer<T> x, y, w, storage, strips; // strips: of the transposed panels of a layer, where a scheme wants them
   std::vector<T *> a, z, lent; // lent: for a scheme that wants a elsewhere
   std::vector<uint32_t> index, left;
-};
-
-template <class T> struct Tile {
-  const T *x, *y, *w; // [panels][d0][width], [panels][dL][width], [panels][width]
-  int panels;
+  Tile<T> tile; // the samples of a step, for a scheme that takes them all at once
 };
 
 // The data: a copy in panels if every step uses all samples, else in rows, from which each step gathers its own; or rows in place.
@@ -163,6 +164,36 @@ public:
     }
     if (batch.own_weights) weigh(batch, index, batch.first + start, rows, buffers.w.data());
     return {buffers.x.data(), buffers.y.data(), buffers.w.data(), panels};
+  }
+
+  // All samples of a batch, gathered into the buffers where the data lie in rows; if wanted, without those of weight 0.
+  Tile<T> tile_of(const Batch &batch, bool leave_out, TileBuffers<T> &buffers) const {
+    int64_t count = batch.count;
+    if (in_panels_ || !batch.own_weights || !leave_out) {
+      Tile<T> all = tile(batch, 0, (int)(round_up(count, width<T>) / width<T>), buffers);
+      all.vectors = (int)(round_up(count, N<T>) / N<T>);
+      return all;
+    }
+    T *w = buffers.w.data();
+    uint32_t *which = buffers.index.data();
+    if (!order(batch, 0, count, buffers))
+      for (int64_t i = 0; i < count; i++) which[i] = uint32_t(batch.first + i);
+    for (int64_t i = 0; i < count; i++) w[i] = weighted_ ? w_[which[i]] : T(1);
+    weigh(batch, which, 0, count, w);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++) {
+      const T weight = w[i];
+      which[kept] = which[i], w[kept] = weight;
+      kept += weight != 0;
+    }
+    const int panels = (int)(round_up(kept, width<T>) / width<T>);
+    std::fill(w + kept, w + panels * width<T>, T(0));
+    for (int64_t first = 0; first < kept; first += width<T>) {
+      const int here = (int)std::min<int64_t>(width<T>, kept - first);
+      gather(x_, inputs_, which + first, 0, here, buffers.x.data() + first * inputs_);
+      gather(y_, targets_, which + first, 0, here, buffers.y.data() + first * targets_);
+    }
+    return {buffers.x.data(), buffers.y.data(), w, panels, (int)(round_up(kept, N<T>) / N<T>)};
   }
 
   // x, y, w <- the samples at start..start+count of a batch, as rows; for data in rows.

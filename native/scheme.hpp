@@ -27,17 +27,20 @@ public:
   virtual int items(const Batch &, int round) const = 0;
   virtual int blocks() const = 0;
   virtual void prepare(const T *) {} // the parameters may have changed since the last step
+  virtual void begin(const Step<T> &, TileBuffers<T> &) {} // by each thread, before its first item
   virtual void accumulate(int round, int item, const Step<T> &, TileBuffers<T> &) = 0;
-  virtual bool update(int round, int block, const Step<T> &) = 0; // whether the parameters after the step are finite
-  virtual Totals totals(const Batch &) const = 0;                 // after the last item
+  virtual Totals totals(const Step<T> &, TileBuffers<T> &) const = 0; // by each thread, after the last item
+  // Returns whether the parameters after the step are finite.
+  virtual bool update(int round, int block, const Step<T> &, TileBuffers<T> &) = 0;
 };
 
-// The step for the parameters first..end, all weights or all biases, from `groups` partial sums of the gradient, added in order.
+// The step for `count` parameters from `first` on, all weights or all biases, from `groups` partial sums of their gradient, `stride`
+// numbers apart and added in order.
 template <class T>
-bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrdiff_t end, const T *G, int groups,
-                  ptrdiff_t stride) {
+bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrdiff_t count, const T *G, int groups = 1,
+                  ptrdiff_t stride = 0) {
   const auto sum = [=](ptrdiff_t i, int n) {
-    const T *from = G + first + i;
+    const T *from = G + i;
     if (n < N<T>) {
       V<T> total = load_first(from, n);
       for (int g = 1; g < groups; g++) total += load_first(from + g * stride, n);
@@ -49,19 +52,19 @@ bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrd
   };
   T *v = step.velocity ? step.velocity + first : nullptr, *s = step.square ? step.square + first : nullptr;
   T *next = step.next + first;
-  if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, s, next, end - first);
-  return apply<T, false>(step.rule, sum, step.current + first, v, s, next, end - first);
+  if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, s, next, count);
+  return apply<T, false>(step.rule, sum, step.current + first, v, s, next, count);
 }
 
 // Parameters first..end, all weights or all biases, for one thread to update.
 struct Slice {
-  ptrdiff_t first, end;
+  ptrdiff_t first, count;
 };
 inline std::vector<Slice> slices_of(const Shape &shape) {
   std::vector<Slice> slices;
-  for (ptrdiff_t first = 0; first < shape.parameters; first = slices.back().end) {
+  for (ptrdiff_t first = 0; first < shape.parameters; first += slices.back().count) {
     const ptrdiff_t end = first < shape.weights ? shape.weights : shape.parameters;
-    slices.push_back({first, std::min(end, first + 512)});
+    slices.push_back({first, std::min<ptrdiff_t>(end - first, 512)});
   }
   return slices;
 }

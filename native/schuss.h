@@ -100,7 +100,7 @@ SCHUSS_EXPORT void schuss_gradient(schuss_session *, int64_t step, double *costs
  * steps averaged; 7 pairs of L-BFGS (members, history, 2, p); 8 how many of them were ever kept (members,) int64. */
 SCHUSS_EXPORT void *schuss_state(schuss_session *, int32_t which, int64_t *bytes);
 
-/* How a step is cut, "small", "tiled" or "wide", and how many threads work. */
+/* How a step is cut, "small", "shallow", "tiled" or "wide", and how many threads work. */
 SCHUSS_EXPORT const char *schuss_scheme(schuss_session *, int32_t *threads);
 
 /* Outputs (members, n, dL) for x (n, d0). Returns 0, or 1 when out of memory. */

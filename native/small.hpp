@@ -73,9 +73,9 @@ public:
   int rounds(const Batch &) const override { return 1; }
   int items(const Batch &batch, int) const override { return int((batch.count + item_samples - 1) / item_samples); }
   int blocks() const override { return (int)blocks_.size(); }
-  Totals totals(const Batch &batch) const override {
+  Totals totals(const Step<T> &step, TileBuffers<T> &) const override {
     Totals sum;
-    for (int item = 0; item < items(batch, 0); item++) sum.cost += totals_[item].cost, sum.weight += totals_[item].weight;
+    for (int item = 0; item < items(step.batch, 0); item++) sum.cost += totals_[item].cost, sum.weight += totals_[item].weight;
     return sum;
   }
 
@@ -112,7 +112,7 @@ public:
     }
   }
 
-  bool update(int, int block, const Step<T> &step) override {
+  bool update(int, int block, const Step<T> &step, TileBuffers<T> &) override {
     const auto [l, first, rows] = blocks_[block];
     const int count = (int)step.batch.count, ni = shape_.sizes[l];
     bool finite = true;

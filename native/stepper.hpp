@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 
+#include "shallow.hpp"
 #include "small.hpp"
 #include "team.hpp"
 #include "tiled.hpp"
@@ -15,6 +16,7 @@ std::unique_ptr<Scheme<T>> choose_scheme(const Shape &shape, const Loss<T> &loss
   ptrdiff_t largest = 0; // weights of a layer
   for (int l = 0; l < shape.depth; l++) largest = std::max(largest, (ptrdiff_t)shape.sizes[l] * shape.sizes[l + 1]);
   if (batch <= width<T> && batch < samples.size()) return std::make_unique<SmallStep<T>>(shape, loss, samples, batch);
+  if (ShallowStep<T>::suits(shape, batch)) return std::make_unique<ShallowStep<T>>(shape, loss, samples, batch);
   if (largest >= 20000) return std::make_unique<WideStep<T>>(shape, loss, samples, batch);
   return std::make_unique<TiledStep<T>>(shape, loss, samples, batch);
 }
@@ -92,6 +94,7 @@ public:
       team.penalty = 0.5 * l2 * dot(current, current, shape_.weights) + (l1 > 0 ? l1 * sum_of_magnitudes(current, shape_.weights) : 0);
     Taken taken{};
     now.rule.l2 = T(l2), now.rule.l1 = T(l1);
+    work.begin(now, by.buffers);
     for (int rounds = work.rounds(now.batch), round = 0; round < rounds; round++) {
       const int items = work.items(now.batch, round);
       if (leads) team.blocks.reset();
@@ -99,7 +102,7 @@ public:
       team.barrier.wait();
       if (leads) team.items.reset();
       if (round == rounds - 1) {
-        const Totals totals = work.totals(now.batch);
+        const Totals totals = work.totals(now, by.buffers);
         taken = {totals.cost + (l2 > 0 || l1 > 0 ? team.penalty : 0.), totals.weight, false};
         now.rule.scale = T(1 / taken.weight);
         // of the next step: the last one has been read
@@ -107,7 +110,7 @@ public:
         if (taken.weight == 0) break;
       }
       team.blocks.run(by.thread, work.blocks(), [&](int block) {
-        if (!work.update(round, block, now)) team.infinite[parity].store(true, std::memory_order_relaxed);
+        if (!work.update(round, block, now, by.buffers)) team.infinite[parity].store(true, std::memory_order_relaxed);
       });
       team.barrier.wait();
     }
@@ -152,7 +155,7 @@ private:
     Step<T> now{{}, current, next, velocity, square, rule, {}};
     now.rule.scale = T(team.told[0]), now.rule.l2 = now.rule.l1 = 0;
     team.blocks.run(by.thread, (int64_t)slices_.size(), [&](int i) {
-      if (!update_slice(shape_, now, slices_[i].first, slices_[i].end, gradient, 1, 0))
+      if (!update_slice(shape_, now, slices_[i].first, slices_[i].count, gradient + slices_[i].first))
         team.infinite[step & 1].store(true, std::memory_order_relaxed);
     });
     team.barrier.wait();

@@ -41,10 +41,11 @@ public:
       add_tile(samples_.tile(step.batch, first, here, buffers), first, step, sums, totals_[item], buffers);
     }
   }
-  bool update(int, int block, const Step<T> &step) override {
-    return update_slice(shape_, step, slices_[block].first, slices_[block].end, partial_.data(), groups_, stride_);
+  bool update(int, int block, const Step<T> &step, TileBuffers<T> &) override {
+    const auto [first, count] = slices_[block];
+    return update_slice(shape_, step, first, count, partial_.data() + first, groups_, stride_);
   }
-  Totals totals(const Batch &) const override {
+  Totals totals(const Step<T> &, TileBuffers<T> &) const override {
     Totals sum;
     for (const auto &group : totals_) sum.cost += group.cost, sum.weight += group.weight;
     return sum;
@@ -83,7 +84,7 @@ private:
     for (int k = 0; k < ni; k += strip<T>)
       gradient_strip(delta, no, at.strips.data() + (ptrdiff_t)k * width<T>, stride, G + k, ni, no, std::min(strip<T>, ni - k),
                      panels, true);
-    bias_gradient(delta, no, g, panels, true);
+    bias_gradient(delta, no, no, g, panels * panel_vectors, true);
   }
 
   const Shape &shape_;

@@ -49,25 +49,25 @@ public:
       backward_tile(shape_, Columns<T>::packed(packed_[l].data(), shape_.sizes[l + 1]), l, a, z, 1, step.noise, panel);
   }
 
-  bool update(int round, int block, const Step<T> &step) override {
+  bool update(int round, int block, const Step<T> &step, TileBuffers<T> &) override {
     const auto [l, k, columns, j, rows] = blocks_[block];
     const int ni = shape_.sizes[l], no = shape_.sizes[l + 1], panels = items(step.batch, round);
     const bool last = round == rounds(step.batch) - 1;
     T *const G = gradient_.data();
     if (columns == 0) {
       const ptrdiff_t at = shape_.biases_at[l];
-      bias_gradient(delta_[l].data(), no, G + at, panels, round > 0);
-      return !last || update_slice(shape_, step, at, at + no, G, 1, 0);
+      bias_gradient(delta_[l].data(), no, no, G + at, panels * panel_vectors, round > 0);
+      return !last || update_slice(shape_, step, at, no, G + at);
     }
     const ptrdiff_t at = shape_.weights_at[l] + (ptrdiff_t)j * ni + k;
     gradient_strip(delta_[l].data() + (ptrdiff_t)j * width<T>, no, strips_[l].data() + (ptrdiff_t)k * width<T>, strips_of(l),
                    G + at, ni, rows, columns, panels, round > 0);
     if (!last) return true;
     bool finite = true;
-    if (columns == ni) finite = update_slice(shape_, step, at, at + (ptrdiff_t)rows * ni, G, 1, 0);
+    if (columns == ni) finite = update_slice(shape_, step, at, (ptrdiff_t)rows * ni, G + at);
     else
       for (ptrdiff_t row = at; row < at + (ptrdiff_t)rows * ni; row += ni)
-        finite &= update_slice(shape_, step, row, row + columns, G, 1, 0);
+        finite &= update_slice(shape_, step, row, columns, G + row);
     if (step.rule.kind != Rule<T>::gradient_only) pack(step.next, l, k, columns, j, rows);
     return finite;
   }
@@ -76,9 +76,9 @@ public:
     for (int l = 1; l < shape_.depth; l++) pack(parameters, l, 0, shape_.sizes[l], 0, shape_.sizes[l + 1]);
   }
 
-  Totals totals(const Batch &batch) const override {
+  Totals totals(const Step<T> &step, TileBuffers<T> &) const override {
     Totals sum;
-    for (int64_t panel = 0; panel < panels_of(batch); panel++)
+    for (int64_t panel = 0; panel < panels_of(step.batch); panel++)
       sum.cost += totals_[panel].cost, sum.weight += totals_[panel].weight;
     return sum;
   }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from conftest import central_differences, data, network
-from schuss import SGD, EarlyStopping, InputError, Training, TrainingError
+from schuss import SGD, Dense, EarlyStopping, InputError, Network, Training, TrainingError
 from schuss.activations import ELEMENTWISE
 
 # Sizes and samples that take every branch of the kernels: one, odd, whole blocks, wide, less than a panel, several tiles.
@@ -16,6 +16,8 @@ SHAPES = [
     ((5, 33, 17, 3), 61),
     ((2, 16, 4), 24),
     ((7, 13, 1), 1000),
+    ((20, 100, 1), 213),
+    ((6, 37, 11), 150),
     ((6, 9, 11, 10, 7), 50),
     ((9, 130, 70, 2), 400),
     ((5, 170, 150, 3), 300),
@@ -91,13 +93,46 @@ def test_batches_of_every_size_follow_the_reference(level, sizes, batch_size, dt
     np.testing.assert_allclose(costs[0], costs[1], rtol=20 * steps * eps(dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(9, 40, 1), (5, 37, 11), (33, 100, 3)])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dropout": 0.4},
+        {"input_noise": 0.1},
+        {"bootstrap": True},
+        {"bootstrap": True, "dropout": 0.4},
+        {"folds": np.arange(333) // 2 % 3, "held_out": 1},
+        {"folds": np.arange(333) // 130, "held_out": 1, "shuffle": False},  # the second batch has no weight at all
+        {"sample_weight": np.arange(333) % 4},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_one_hidden_layer_follows_the_reference(level, sizes, activation, options, dtype):
+    options = dict(options)
+    x, y = data(333, sizes[0], sizes[-1], dtype=dtype)
+    layers = [Dense(sizes[1], activation, dropout=options.pop("dropout", 0.0)), Dense(sizes[-1])]
+    models, costs = [], []
+    for name, threads in (("cpu", 1), ("cpu", 3), ("reference", 1)):
+        models.append(Network(sizes[0], layers, seed=1, dtype=dtype))
+        with Training(models[-1], x, y, engine=name, threads=threads, batch_size=130, l2=0.1, **options) as training:
+            costs.append(training.run(3, SGD(0.01, 0.01, 0.5)).cost)
+            if name == "cpu":
+                assert "one hidden layer" in training.explain()
+    assert models[0].parameters.tobytes() == models[1].parameters.tobytes()
+    assert np.abs(models[0].parameters - models[2].parameters).max() <= 200 * eps(dtype)
+    np.testing.assert_allclose(costs[0], costs[2], rtol=200 * eps(dtype))
+
+
 @pytest.mark.parametrize("batch_size", [None, 100, 20, 7])
-@pytest.mark.parametrize("sizes", [(4, 32, 16, 1), (5, 40, 40, 3), (3, 150, 140, 2)])
+@pytest.mark.parametrize("sizes", [(5, 100, 1), (6, 70, 9), (4, 32, 16, 1), (5, 40, 40, 3), (3, 150, 140, 2)])
 def test_threads_never_change_a_bit(level, sizes, batch_size):
     x, y = data(700, sizes[0], sizes[-1], dtype="float32")
     results = []
     for threads in (1, 2, 3, 8):
-        model = network(sizes, ("sigmoid", "tanh", "linear"), dtype="float32")
+        model = network(sizes, ("sigmoid", "tanh", "linear")[-len(sizes) + 1 :], dtype="float32")
         with Training(
             model, x, y, engine="cpu", threads=threads, batch_size=batch_size, validation=(x[:90], y[:90])
         ) as t:

@@ -93,6 +93,7 @@ class _Optimizer(ctypes.Structure):
 _KINDS = ("sgd", "nesterov", "adam", "rmsprop", "lbfgs")
 _SCHEMES = {
     "small": "small batches: units across the lanes of a vector, the gradient fused with the update",
+    "shallow": "one hidden layer: each thread has some of the hidden units, for all samples of a batch",
     "tiled": "narrow layers: a tile of samples runs through the whole network in the first caches",
     "wide": "wide layers: first the samples are shared between threads, then the weights",
 }

@@ -1,5 +1,7 @@
 """What every engine promises: right gradients, the reference's numbers, the same bits however the work is cut."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -270,6 +272,20 @@ def test_sgd_is_that_of_pytorch(engine, nesterov, batch_size):
     for linear, layer in zip(net[::2], model.layers, strict=True):
         np.testing.assert_allclose(layer.weights, linear.weight.detach().numpy(), rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(layer.bias, linear.bias.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which CPUs are allowed")
+def test_a_run_leaves_the_thread_free_to_use_the_cpus_it_could():
+    allowed = os.sched_getaffinity(0)
+    x, y = data(500, 3, 1)
+    for own in (allowed, {min(allowed)}):
+        os.sched_setaffinity(0, own)
+        try:
+            with Training(network((3, 40, 1), ("tanh", "linear")), x, y, engine="cpu", threads=4) as training:
+                training.run(3, SGD(0.1))
+            assert os.sched_getaffinity(0) == own
+        finally:
+            os.sched_setaffinity(0, allowed)
 
 
 def test_an_unknown_engine_lists_the_known():

@@ -23,7 +23,7 @@ from schuss import Dense, Network
 from schuss.engines import cpu
 from schuss.interop import sklearn as ours
 
-PAUSE = 0.4  # seconds before a turn: threads of BLAS spin on when their work is done
+PAUSE = 1.5  # seconds before a turn: threads of BLAS spin on when their work is done
 
 
 def data():

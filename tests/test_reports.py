@@ -191,7 +191,7 @@ def test_inspect_says_what_is_in_a_file(tmp_path, monkeypatch, capsys):
     model.save("m.safetensors")
     assert main(["inspect", "m.safetensors"]) == 0
     shown = capsys.readouterr().out
-    for words in ("format 1", "a population of 2", "y & <i>z</i>: a number", "3 texts", "float32", "out of fold cost"):
+    for words in ("format 1", "a population of 4", "y & <i>z</i>: a number", "3 texts", "float32", "out of fold cost"):
         assert words in shown
     schuss.Network(2, [schuss.Dense(1, "tanh")], seed=7).save("n.safetensors")
     assert main(["inspect", "n.safetensors"]) == 0

@@ -45,7 +45,14 @@ def test_a_row_is_judged_by_those_who_have_not_seen_it():
     rng = np.random.default_rng(0)
     table = {"x": rng.random(60), "y": rng.random(60), "noise": rng.normal(size=60)}
     model = tabular.fit(
-        table, "noise", layers=((64, 64),), dropout=0.0, weight_decay=(0.0,), epochs=150, folds=3, repeats=1
+        table,
+        "noise",
+        layers=((64, 64),),
+        learning_rate=(0.003,),
+        weight_decay=(0.0,),
+        dropout=0.0,
+        epochs=150,
+        folds=3,
     )
     found = model.encoding.prediction(model.out_of_fold.outputs)
     assert 1 - np.square(found - table["noise"]).mean() / table["noise"].var() < 0.2
@@ -53,6 +60,23 @@ def test_a_row_is_judged_by_those_who_have_not_seen_it():
         0.5 * np.square(model.out_of_fold.outputs[:, 0] - model.encoding.y(pl.DataFrame(table))).mean()
     )
     assert [one.cost for one in model.settings] == sorted(one.cost for one in model.settings)
+
+
+def test_settings_that_are_not_clearly_worse_predict_together():
+    table = table_of()
+    table["price"] = table["price"] + np.random.default_rng(5).normal(0, 5, 120)
+    one, two, far = (
+        tabular.fit(table, "price", layers=((8,),), learning_rate=rates, weight_decay=(0.1,), epochs=60, folds=3)
+        for rates in ([0.01], [0.01, 0.0101], [0.01, 1e-6])
+    )
+    assert (len(one.model), len(two.model), len(far.model)) == (3, 6, 3)
+    np.testing.assert_array_equal(far.model.parameters, one.model.parameters)
+    y = two.encoding.y(pl.DataFrame(table))
+    assert two.about["out_of_fold_cost"] == pytest.approx(
+        0.5 * np.square(two.out_of_fold.outputs[:, 0] - y).mean(), rel=1e-6
+    )
+    halves = [two.model[first : first + 3](two.encoding.x(pl.DataFrame(table))).mean(axis=0) for first in (0, 3)]
+    np.testing.assert_allclose(two.encoding.prediction(sum(halves) / 2), two.predict(table), rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads():
@@ -159,8 +183,8 @@ def test_the_robust_rule_by_hand():
     x = encoding.x(table)
     scaled = (1000 - 2) / 2  # median 2, quartiles 1 and 3
     assert x[4, 0] == pytest.approx(scaled / np.sqrt(1 + (scaled / CLIP) ** 2))
-    assert x[1, 0] == pytest.approx(-0.5 / np.sqrt(1 + 0.25 / 9))
-    assert x[4, 1] == pytest.approx(2 / np.sqrt(1 + 4 / 9))  # no spread of the middle half: half the range is 2.5
+    assert x[1, 0] == pytest.approx(-0.5 / np.sqrt(1 + 0.25 / 100))
+    assert x[4, 1] == pytest.approx(2 / np.sqrt(1 + 4 / 100))  # no spread of the middle half: half the range is 2.5
     assert np.abs(x).max() < CLIP
 
 

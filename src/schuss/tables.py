@@ -27,7 +27,8 @@ from schuss.errors import InputError, Problems
 
 MOST_CATEGORIES = 100
 MOST_COLUMNS = 100_000
-CLIP = 3.0
+CLIP = 10.0
+"""Far enough out that most tables stay linear: 3, as published, lost half a point of accuracy on wine."""
 MISSING = "(missing)"
 
 Array = NDArray[np.float64]

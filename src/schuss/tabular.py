@@ -2,8 +2,8 @@
 
 What it does: numbers are scaled robustly and bent where they are far out, texts become one feature a category, the target is
 standardised. Some settings are trained, each on all folds of a cross-validation, as one population an architecture; every
-network stops at the best epoch of the fold that it did not see. The setting with the best predictions for rows not seen wins,
-and all its networks predict together.
+network stops at the best epoch of the fold that it did not see. The setting with the best predictions for rows not seen wins;
+its networks and those of settings of the same architecture that are not clearly worse predict together.
 
 The choices follow published recipes: robust scaling with smooth clipping, AdamW with beta2 = 0.95 and a falling rate, and the
 best epoch from RealMLP (Holzmüller, Grinsztajn, Steinwart: "Better by default: strong pre-tuned MLPs and boosted trees on
@@ -223,7 +223,7 @@ def fit(
         "networks": len(model),
         "tried": sum(len(job.population) for job in jobs),
         "cost": work.cost.name,
-        "out_of_fold_cost": tried[0].cost,
+        "out_of_fold_cost": float(work.costs(outputs[None]).mean()),
         "seconds": round(time.perf_counter() - started, 3),
         "engine": best.training.engine,
         "seed": seed,
@@ -265,11 +265,11 @@ class _Work:
         self.folds[order] = np.arange(len(x)) % self.count
 
     def costs(self, outputs: Array) -> Array:
-        """Return the mean cost of outputs (settings, n, dL), which are probabilities for classes."""
+        """Return the cost of each row, (settings, n), of outputs (settings, n, dL), which are probabilities for classes."""
         if self.classes:
             chances = outputs[:, np.arange(len(self.y)), self.y.astype(int)]
-            return np.asarray(-np.log(np.maximum(chances, 1e-12)).mean(axis=1))
-        return np.asarray(0.5 * np.square(outputs[:, :, 0] - self.y).mean(axis=1))
+            return np.asarray(-np.log(np.maximum(chances, 1e-12)))
+        return np.asarray(0.5 * np.square(outputs[:, :, 0] - self.y))
 
 
 class _Job:
@@ -328,7 +328,7 @@ class _Job:
         for member, fold in enumerate(self._fold_of):
             out = work.folds == fold
             self.outputs[member // each, out] += self.population[member](work.x[out]) / work.repeats
-        costs = work.costs(self.outputs)
+        costs = work.costs(self.outputs).mean(axis=1)
         for member in history.diverged:
             costs[member // each] = np.inf
         self.settings = [
@@ -338,10 +338,18 @@ class _Job:
         return history.interrupted
 
     def winner(self) -> tuple[Population, Array]:
-        """Return the networks of the best setting, and what they predicted for rows that they had not seen."""
-        best = int(np.argmin([one.cost for one in self.settings]))
+        """Return the networks of the best setting and of those that are not clearly worse, and what they predicted for rows that
+        they had not seen.
+
+        Clearly: by more than two standard errors of the difference, paired over rows.
+        """
+        means = np.array([one.cost for one in self.settings])
+        best = int(np.argmin(means))
+        costs = self._work.costs(self.outputs)
+        errors = (costs - costs[best]).std(axis=1, ddof=1) / np.sqrt(len(self._work.x))
+        good = np.isfinite(means) & (means - means[best] <= 2 * errors)
         each = self._work.count * self._work.repeats
-        return self.population[best * each : (best + 1) * each].copy(), self.outputs[best]
+        return self.population.select(np.flatnonzero(np.repeat(good, each))), self.outputs[good].mean(axis=0)
 
 
 def _table(settings: list[Trial]) -> Any:

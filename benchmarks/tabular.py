@@ -66,7 +66,7 @@ class Ours:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=20)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     names = ("schuss", "MLP", "boosting", "linear")

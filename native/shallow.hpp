@@ -185,6 +185,7 @@ private:
     const Dropout<T> dropout(shape_, noise, 0);
     drop(a, first, units, 1, uint32_t(panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
   }
+
   const Shape &shape_;
   const Loss<T> &loss_;
   const Samples<T> &samples_;

@@ -338,8 +338,8 @@ class _Job:
         return history.interrupted
 
     def winner(self) -> tuple[Population, Array]:
-        """Return the networks of the best setting and of those that are not clearly worse, and what they predicted for the rows
-        that they had not seen. Clearly: by more than two standard errors of the difference, paired over rows.
+        """Return the networks of the best setting and of those that are not clearly worse, and what they predicted for the
+        rows that they had not seen. Clearly: by more than two standard errors of the difference, paired over rows.
         """
         means = np.array([one.cost for one in self.settings])
         best = int(np.argmin(means))

@@ -1,7 +1,12 @@
-"""Who may import whom, and which module owns a heavy package (DESIGN section 4)."""
+"""Who may import whom, which module owns a heavy package (DESIGN section 4), and that the kernel lab keeps up."""
 
 import ast
+import os
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 import schuss
 
@@ -60,3 +65,11 @@ def test_a_heavy_package_is_imported_in_one_module():
         room = importer.parent if importer.parent.name == "sklearn" else importer  # a folder of its own
         owners.setdefault(imported.split(".")[0], set()).add(str(room))
     assert {name: len(owners.get(name, ())) for name in HEAVY} == dict.fromkeys(HEAVY, 1)
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler")
+def test_the_kernel_lab_fits_the_kernels():
+    project = Path(__file__).parent.parent
+    includes = [f"-I{project / 'native'}", f"-I{ROOT / 'engines' / 'kernels'}"]
+    command = [os.environ.get("CXX", "g++"), "-std=gnu++20", "-fsyntax-only", "-w", *includes]
+    subprocess.run([*command, project / "benchmarks" / "kernel_lab" / "lab.cpp"], check=True)

@@ -126,16 +126,18 @@ template <int Rows> void lab_strips(const char *what, int ni, int no, int panels
   });
 }
 
-// An epoch by a scheme, one thread, as a share of the peak.
-template <class Scheme> void lab_scheme(int H, int batch) {
-  const int sizes[] = {16, H, H, 4}, codes[] = {activation::code_tanh, activation::code_tanh, activation::code_linear};
-  const Shape shape(schuss_network{3, sizeof(T), sizes, codes});
+// A step by a scheme, one thread, as a share of the peak. sizes: of the layers; all but the last are of one activation.
+template <class Scheme> void lab_scheme(const std::vector<int> &sizes, int code, int batch) {
+  const int depth = (int)sizes.size() - 1, inputs = sizes.front(), outputs = sizes.back();
+  std::vector<int> codes(depth, code);
+  codes.back() = activation::code_linear;
+  const Shape shape(schuss_network{depth, sizeof(T), sizes.data(), codes.data()});
   const int n = std::max(batch, 64);
-  const auto x = random_numbers((size_t)n * 16), y = random_numbers((size_t)n * 4);
+  const auto x = random_numbers((size_t)n * inputs), y = random_numbers((size_t)n * outputs);
   const bool full = batch == n;
-  Samples<T> samples(n, 16, 4, false, full);
+  Samples<T> samples(n, inputs, outputs, false, full);
   samples.fill(0, n, x.data(), y.data(), nullptr);
-  const Loss<T> loss{cost::code_quadratic, 1, std::vector<T>(4)};
+  const Loss<T> loss{cost::code_quadratic, 1, std::vector<T>(outputs)};
   auto scheme = std::make_unique<Scheme>(shape, loss, samples, batch);
   auto parameters = random_numbers(shape.parameters);
   Buffer<T> next(shape.parameters), velocity(shape.parameters);
@@ -146,16 +148,17 @@ template <class Scheme> void lab_scheme(int H, int batch) {
   Step<T> step{all, parameters.data(), next.data(), velocity.data(), nullptr, rule, {}};
   scheme->prepare(parameters.data());
   const auto run = [&] {
+    scheme->begin(step, buffers);
     for (int round = 0; round < scheme->rounds(step.batch); round++) {
       for (int item = 0; item < scheme->items(step.batch, round); item++) scheme->accumulate(round, item, step, buffers);
-      step.rule.scale = T(1. / batch);
-      for (int block = 0; block < scheme->blocks(); block++) scheme->update(round, block, step);
+      if (round == scheme->rounds(step.batch) - 1) step.rule.scale = T(1 / scheme->totals(step, buffers).weight);
+      for (int block = 0; block < scheme->blocks(); block++) scheme->update(round, block, step, buffers);
     }
   };
   const long before = allocations;
   run();
   if (allocations != before) printf("WRONG: a step allocates\n"), std::exit(1);
-  const double fmas = (3. * shape.weights - 16. * H) * batch / N<T>;
+  const double fmas = (3. * shape.weights - (double)inputs * sizes[1]) * batch / N<T>;
   printf(" %.0f %% |", 100 * fmas / slots(run));
 }
 
@@ -243,7 +246,7 @@ int main(int argc, char **argv) {
     for (const auto &[ni, no] : {std::pair{32, 16}, {64, 64}, {256, 256}}) {
       lab_dots<4, 2>("dot products 4 x 2", ni, no, panels);
       lab_dots<4, 4>("dot products 4 x 4", ni, no, panels);
-      lab_dots<4, 6>("dot products 4 x 6", ni, no, panels);
+      lab_dots<4, 8>("dot products 4 x 8", ni, no, panels);
       lab_strips<4>("outer products, 4 rows", ni, no, panels);
       lab_strips<8>("outer products, 8 rows", ni, no, panels);
       lab_strips<12>("outer products, 12 rows", ni, no, panels);
@@ -252,11 +255,21 @@ int main(int argc, char **argv) {
   printf("\n| schemes, one step of 16-H-H-4, one thread | tiled | wide | small |\n|---|---|---|---|\n");
   for (const int H : {16, 64, 128, 256})
     for (const int batch : {1, 8, 32, 256, 2048}) {
+      const std::vector<int> sizes{16, H, H, 4};
       printf("| H %d, batch %d |", H, batch);
-      lab_scheme<TiledStep<T>>(H, batch);
-      lab_scheme<WideStep<T>>(H, batch);
-      if (batch <= 32) lab_scheme<SmallStep<T>>(H, batch);
+      lab_scheme<TiledStep<T>>(sizes, activation::code_tanh, batch);
+      lab_scheme<WideStep<T>>(sizes, activation::code_tanh, batch);
+      if (batch <= 32) lab_scheme<SmallStep<T>>(sizes, activation::code_tanh, batch);
       else printf(" |");
+      printf("\n");
+    }
+  printf("\n| schemes, one step of one hidden layer of relu, one thread | tiled | wide | shallow |\n|---|---|---|---|\n");
+  for (const auto &sizes : {std::vector{4, 32, 1}, {20, 100, 1}, {64, 100, 10}, {20, 512, 1}})
+    for (const int batch : {32, 64, 200, 1000}) {
+      printf("| %d-%d-%d, batch %d |", sizes[0], sizes[1], sizes[2], batch);
+      lab_scheme<TiledStep<T>>(sizes, activation::code_relu, batch);
+      lab_scheme<WideStep<T>>(sizes, activation::code_relu, batch);
+      lab_scheme<ShallowStep<T>>(sizes, activation::code_relu, batch);
       printf("\n");
     }
   printf("\n| activation | slots a vector | largest error, ulp (gelu: eps max(1, x)) | promised | at |\n|---|---|---|---|---|\n");

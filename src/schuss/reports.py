@@ -141,11 +141,11 @@ def _headline(seen: _Seen) -> list[tuple[str, str, str]]:
         shares = np.bincount(y, minlength=len(seen.encoding.classes)) / len(y)
         entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
         return [
-            (f"{(y == p).mean():.1%}", "accuracy", f"the most frequent class alone: {shares.max():.1%}"),
+            (f"{(y == p).mean():.1%}", "accuracy", f"always the most frequent class of these rows: {shares.max():.1%}"),
             (
                 f"{-np.log(np.maximum(chances, 1e-15)).mean():.4g}",
                 "log loss",
-                f"the shares of the classes alone: {entropy:.4g}",
+                f"the shares of the classes in these rows: {entropy:.4g}",
             ),
         ]
     error = p - y

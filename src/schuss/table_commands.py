@@ -320,7 +320,10 @@ def _print_scores(model: Model, encoding: Encoding, training: Any, test: Any) ->
     predicted = {
         "network": (probabilities.argmax(axis=1), probabilities),
         "linear least squares": ((np.hstack([test_x, np.ones((len(test_x), 1))]) @ coefficients).argmax(axis=1), None),
-        "most frequent class": (np.full(len(test_x), shares.argmax()), np.tile(shares, (len(test_x), 1))),
+        "most frequent class of the training rows": (
+            np.full(len(test_x), shares.argmax()),
+            np.tile(shares, (len(test_x), 1)),
+        ),
     }
     rows = []
     for name, (labels, chances) in predicted.items():

@@ -72,7 +72,7 @@ public:
   explicit Places(int threads) {
     few_ = threads == 1 || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0 || threads < CPU_COUNT(&allowed_);
   }
-  // Keeps the calling thread on the CPU where it is, or on another if a thread of the crew has that.
+  // Keeps the calling thread on the CPU where it is, or on another if a thread of the crew has that; if all are taken, it stays free.
   void settle() {
     if (few_) return;
     int cpu = sched_getcpu();
@@ -111,7 +111,6 @@ private:
 template <class Before, class Work> void on_threads(int count, Before before, Work work) {
   std::atomic<int> ready{0}; // 0: wait; then the number of threads
   Places places(count);
-  places.settle();
   std::vector<std::thread> threads;
   threads.reserve(count - 1);
   try {
@@ -123,6 +122,7 @@ template <class Before, class Work> void on_threads(int count, Before before, Wo
       });
   } catch (const std::system_error &) {
   }
+  places.settle(); // only now: a thread begins with the CPUs of its creator
   before(int(threads.size()) + 1);
   ready.store(int(threads.size()) + 1);
   ready.notify_all();

@@ -56,40 +56,31 @@ INLINE void multiply(V<T> (&sum)[J][Vectors], const T *W, ptrdiff_t unit_stride,
   }
 }
 
-// Activations that need hardly a register: they are applied to a block's sums. The others stand in a loop of their own, for next to
-// the sums they would not find the registers they need.
-template <class Row>
-constexpr bool light = std::is_same_v<Row, activation::linear_row> || std::is_same_v<Row, activation::relu_row> ||
-                       std::is_same_v<Row, activation::leaky_relu_row>;
-
-// a <- f(a), and z <- the old a where z is not null, in the first Vectors of every `width` numbers, of which count is a multiple.
-template <class T, class Row, int Vectors = panel_vectors> void activate(T *a, T *z, ptrdiff_t count) {
-  if constexpr (std::is_same_v<Row, activation::linear_row>) return;
-  for (ptrdiff_t i = 0; i < count; i += width<T>)
-    UNROLL for (int s = 0; s < Vectors * N<T>; s += N<T>) {
-      const V<T> in = load(a + i + s);
-      if (Row::read == Read::INPUT && z) store(z + i + s, in);
-      store(a + i + s, Row::template value<T>(in));
-    }
-}
+// What the kernels for any activation call. apply: a <- f(a), and z <- the old a where f' reads it, in the first `vectors` of every
+// `width` numbers, of which count is a multiple. chain: to <- delta f'(a or z), for count numbers, a multiple of N.
+template <class T> struct Functions {
+  void (*apply)(T *a, T *z, ptrdiff_t count, int vectors);
+  void (*chain)(const T *delta, const T *a, const T *z, T *to, ptrdiff_t count);
+};
+template <class T> const Functions<T> &functions_of(int activation); // layers.cpp
 
 // a <- f(W a_prev + b) for the first Vectors of a panel, and z too where z is not null. use(J, j, a) sees J units from j on, while
 // they are at hand. a_prev: [ni][width]; a, z: [no][width].
 template <class T, class Row, int Units, int Vectors, class Use>
-INLINE void forward_panel(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, Use use) {
+INLINE void forward_panel(const Functions<T> &f, const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, Use use) {
   in_blocks<Units>(no, 0, [&](auto block, int j0) {
     constexpr int J = block;
     V<T> sum[J][Vectors];
     UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++) sum[j][s] = broadcast(b[j0 + j]);
     multiply<T, J, Vectors>(sum, W + (ptrdiff_t)j0 * ni, ni, 1, ni, a_prev);
     UNROLL for (int j = 0; j < J; j++) UNROLL for (int s = 0; s < Vectors; s++) {
-      if constexpr (light<Row>) sum[j][s] = Row::template value<T>(sum[j][s]);
+      if constexpr (!activation::is_any<Row>) sum[j][s] = Row::template value<T>(sum[j][s]);
       store(a + (j0 + j) * width<T> + s * N<T>, sum[j][s]);
     }
-    if constexpr (light<Row>) use(block, j0, sum);
+    if constexpr (!activation::is_any<Row>) use(block, j0, sum);
   });
-  if constexpr (light<Row>) return;
-  activate<T, Row, Vectors>(a, z, (ptrdiff_t)no * width<T>);
+  if constexpr (!activation::is_any<Row>) return;
+  f.apply(a, z, (ptrdiff_t)no * width<T>, Vectors);
   in_blocks<Units>(no, 0, [&](auto block, int j0) {
     constexpr int J = block;
     V<T> found[J][Vectors];
@@ -101,11 +92,11 @@ INLINE void forward_panel(const T *W, const T *b, int ni, int no, const T *a_pre
 
 // The same for panels. a_prev: [panels][ni][width]; a, z: [panels][no][width].
 template <class T, class Row, int Units = block_units>
-void forward(const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
+void forward(const Functions<T> &f, const T *W, const T *b, int ni, int no, const T *a_prev, T *a, T *z, int panels) {
   for (int panel = 0; panel < panels; panel++) {
     const ptrdiff_t at = (ptrdiff_t)panel * no * width<T>;
-    forward_panel<T, Row, Units, panel_vectors>(W, b, ni, no, a_prev + (ptrdiff_t)panel * ni * width<T>, a + at, z ? z + at : nullptr,
-                                                [](auto, int, auto &) {});
+    forward_panel<T, Row, Units, panel_vectors>(f, W, b, ni, no, a_prev + (ptrdiff_t)panel * ni * width<T>, a + at,
+                                                z ? z + at : nullptr, [](auto, int, auto &) {});
   }
 }
 
@@ -120,27 +111,31 @@ template <class T> struct Columns {
   const T *from(int k) const { return W + k / block_units * block_stride + k % block_units; }
 };
 
-// a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation, for K units and the first Vectors of a panel. W: the columns of these units,
-// the rows `stride` apart; delta: [no][width]; a_prev, z_prev: [K][width]; Row is the activation of the previous layer.
-template <class T, class Row, int K, int Vectors = panel_vectors>
-INLINE void backward_block(const T *W, ptrdiff_t stride, int no, const T *delta, T *a_prev, const T *z_prev) {
-  V<T> sum[K][Vectors] = {};
-  multiply<T, K, Vectors>(sum, W, 1, stride, no, delta);
-  UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < Vectors; s++) {
+// a_prev <- (W^T delta) f'(a_prev or z_prev), in place of the activation, for K units of a panel. W: the columns of these units,
+// the rows `stride` apart; delta: [no][width]; a_prev, z_prev: [K][width]; f, Row: the activation of the previous layer.
+template <class T, class Row, int K>
+INLINE void backward_block(const Functions<T> &f, const T *W, ptrdiff_t stride, int no, const T *delta, T *a_prev, const T *z_prev) {
+  V<T> sum[K][panel_vectors] = {};
+  multiply<T, K, panel_vectors>(sum, W, 1, stride, no, delta);
+  [[maybe_unused]] T product[K * width<T>];
+  UNROLL for (int k = 0; k < K; k++) UNROLL for (int s = 0; s < panel_vectors; s++) {
     const ptrdiff_t here = k * width<T> + s * N<T>;
-    V<T> z{};
-    if constexpr (Row::read == Read::INPUT) z = load(z_prev + here);
-    store(a_prev + here, sum[k][s] * Row::template derivative<T>(load(a_prev + here), z));
+    if constexpr (activation::is_any<Row>) store(product + here, sum[k][s]);
+    else {
+      static_assert(Row::read == Read::OUTPUT);
+      store(a_prev + here, sum[k][s] * Row::template derivative<T>(load(a_prev + here), V<T>{}));
+    }
   }
+  if constexpr (activation::is_any<Row>) f.chain(product, a_prev, z_prev, a_prev, K * width<T>);
 }
 
 // The same for all units. delta: [panels][no][width]; a_prev, z_prev: [panels][ni][width].
 template <class T, class Row>
-void backward(Columns<T> W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
+void backward(const Functions<T> &f, Columns<T> W, int ni, int no, const T *delta, T *a_prev, const T *z_prev, int panels) {
   for (int panel = 0; panel < panels; panel++, delta += (ptrdiff_t)no * width<T>)
     in_blocks<block_units>(ni, 0, [&](auto block, int k) {
       const ptrdiff_t at = ((ptrdiff_t)panel * ni + k) * width<T>;
-      backward_block<T, Row, block>(W.from(k), W.stride, no, delta, a_prev + at, z_prev ? z_prev + at : nullptr);
+      backward_block<T, Row, block>(f, W.from(k), W.stride, no, delta, a_prev + at, z_prev ? z_prev + at : nullptr);
     });
 }
 
@@ -158,24 +153,25 @@ template <class T> struct Loss {
   std::vector<T> options;
 };
 
-// a <- w dc/da f'(z), the output layer's delta; returns the cost, the sum over samples of w c(y, a).
+// a <- w dc/da f'(z), the output layer's delta; returns the cost, the sum over samples of w c(y, a). f: null if linear.
 // a, z: [panels][no][width]; y: [panels][no / group][width]; w: [panels][width].
-template <class T, class Row, class CostRow>
-double output_delta(const Loss<T> &loss, int no, T *a, const T *z, const T *y, const T *w, int panels) {
+template <class T, class CostRow>
+double cost_delta(const Loss<T> &loss, const Functions<T> *f, int no, T *a, const T *z, const T *y, const T *w, int panels) {
   V<T> total{};
   const int targets = no / loss.group;
+  T product[width<T>];
   for (int panel = 0; panel < panels; panel++, w += width<T>)
     for (int j = 0; j < no; j++) {
       const T *target_of = y + ((ptrdiff_t)panel * targets + j / loss.group) * width<T>;
       const V<T> option = broadcast(loss.options[j]);
+      const ptrdiff_t at = ((ptrdiff_t)panel * no + j) * width<T>;
+      T *const to = f ? product : a + at;
       for (int s = 0; s < width<T>; s += N<T>) {
-        const ptrdiff_t at = ((ptrdiff_t)panel * no + j) * width<T> + s;
-        const V<T> out = load(a + at), target = load(target_of + s), weight = load(w + s);
-        V<T> in{};
-        if constexpr (Row::read == Read::INPUT) in = load(z + at);
+        const V<T> out = load(a + at + s), target = load(target_of + s), weight = load(w + s);
         total += weight * CostRow::template value<T>(target, out, option);
-        store(a + at, weight * CostRow::template derivative<T>(target, out, option) * Row::template derivative<T>(out, in));
+        store(to + s, weight * CostRow::template derivative<T>(target, out, option));
       }
+      if (f) f->chain(product, a + at, z ? z + at : nullptr, a + at, width<T>);
     }
   return sum_of<T>(total);
 }
@@ -317,13 +313,11 @@ void gradient(const T *delta, const T *a_prev, T *G, T *g, int ni, int no, int p
 // Swaps the blocks of Half x Half numbers beside the diagonal, then those of twice that, and so on: N rows become their transpose.
 template <class T, int Half> INLINE void swap_blocks(V<T> *row) {
   constexpr int n = N<T>;
-  const B<T> upper = indices<T>([](int lane) { return lane & Half ? n + lane - Half : lane; });
-  const B<T> lower = indices<T>([](int lane) { return lane & Half ? n + lane : lane + Half; });
   UNROLL for (int i = 0; i < n; i++) {
     if (i & Half) continue;
     const V<T> top = row[i], bottom = row[i + Half];
-    row[i] = __builtin_shuffle(top, bottom, upper);
-    row[i + Half] = __builtin_shuffle(top, bottom, lower);
+    row[i] = shuffled<T>(top, bottom, [](int lane) { return lane & Half ? n + lane - Half : lane; });
+    row[i + Half] = shuffled<T>(top, bottom, [](int lane) { return lane & Half ? n + lane : lane + Half; });
   }
   if constexpr (2 * Half < n) swap_blocks<T, 2 * Half>(row);
 }

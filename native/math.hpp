@@ -136,17 +136,6 @@ enum class Read { OUTPUT, INPUT };
 #define SQRT ::square_root
 
 namespace activation {
-#define ACTIVATION(name, read_, value_, derivative_)                                           \
-  struct name##_row {                                                                          \
-    static constexpr Read read = Read::read_;                                                  \
-    template <class T> static INLINE V<T> value(V<T> z) { return value_; }                     \
-    template <class T> static INLINE V<T> derivative([[maybe_unused]] V<T> a, [[maybe_unused]] V<T> z) { \
-      return derivative_;                                                                      \
-    }                                                                                          \
-  };
-#include "activations.h"
-#undef ACTIVATION
-
 enum Code {
 #define ACTIVATION(name, read_, value_, derivative_) code_##name,
 #include "activations.h"
@@ -158,6 +147,18 @@ constexpr const char *names[] = {
 #include "activations.h"
 #undef ACTIVATION
     "softmax"};
+
+#define ACTIVATION(name, read_, value_, derivative_)                                           \
+  struct name##_row {                                                                          \
+    static constexpr int code = code_##name;                                                   \
+    static constexpr Read read = Read::read_;                                                  \
+    template <class T> static INLINE V<T> value(V<T> z) { return value_; }                     \
+    template <class T> static INLINE V<T> derivative([[maybe_unused]] V<T> a, [[maybe_unused]] V<T> z) { \
+      return derivative_;                                                                      \
+    }                                                                                          \
+  };
+#include "activations.h"
+#undef ACTIVATION
 
 // Call use(row) with the row of a code.
 template <class Use> INLINE void with(int code, Use use) {
@@ -172,6 +173,17 @@ inline bool reads_input(int code) {
   bool result = false;
   with(code, [&](auto row) { result = row.read == Read::INPUT; });
   return result;
+}
+
+// The activations for which a kernel is instantiated. All others share one instantiation, for `any`, which reaches them through
+// Functions (dense.hpp), one call a block.
+struct any {};
+template <class Row> constexpr bool is_any = std::is_same_v<Row, any>;
+// Call use(row) with the row of a code if that is one of Rows, else with any{}.
+template <class... Rows, class Use> INLINE void with_one_of(int code, Use use) {
+  if constexpr (specialised)
+    if (((code == Rows::code && (use(Rows{}), true)) || ...)) return;
+  use(any{});
 }
 } // namespace activation
 

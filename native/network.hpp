@@ -109,10 +109,8 @@ void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const 
                   const Noise *noise = nullptr, int64_t first_panel = 0) {
   for (int l = 0; l < shape.depth; l++) {
     const bool together = shape.activations[l] == activation::code_softmax;
-    activation::with(together ? activation::code_linear : shape.activations[l], [&](auto row) {
-      forward<T, decltype(row)>(parameters + shape.weights_at[l], parameters + shape.biases_at[l], shape.sizes[l],
-                                shape.sizes[l + 1], l ? a[l - 1] : x, a[l], z[l], panels);
-    });
+    forward_layer(together ? activation::code_linear : shape.activations[l], parameters + shape.weights_at[l],
+                  parameters + shape.biases_at[l], shape.sizes[l], shape.sizes[l + 1], l ? a[l - 1] : x, a[l], z[l], panels);
     if (together) softmax(shape.sizes[l + 1], a[l], panels);
     if (noise && shape.drops(l)) {
       const Dropout<T> dropout(shape, *noise, l);
@@ -124,16 +122,7 @@ void forward_tile(const Shape &shape, const T *parameters, const T *x, T *const 
 // a[L] <- delta_L; returns the cost.
 template <class T> double output_tile(const Shape &shape, const Loss<T> &loss, const Tile<T> &tile, T *const *a, T *const *z) {
   const int last = shape.depth - 1;
-  if (loss.code == cost::code_cross_entropy)
-    return cross_entropy_delta(loss, shape.outputs(), a[last], tile.y, tile.w, tile.panels);
-  double result = 0;
-  activation::with(shape.activations[last], [&](auto row) {
-    cost::with(loss.code, [&](auto cost_row) {
-      result = output_delta<T, decltype(row), decltype(cost_row)>(loss, shape.outputs(), a[last], z[last], tile.y, tile.w,
-                                                                  tile.panels);
-    });
-  });
-  return result;
+  return output_delta(shape.activations[last], loss, shape.outputs(), a[last], z[last], tile.y, tile.w, tile.panels);
 }
 
 // a[l - 1] <- delta, from that of the layer after it, a[l], in place of the activations.
@@ -144,9 +133,7 @@ void backward_tile(const Shape &shape, Columns<T> W, int l, T *const *a, T *cons
   const ptrdiff_t count = (ptrdiff_t)panels * shape.sizes[l] * width<T>;
   if (drops) // what was kept becomes what it was before dropout: the derivative reads that
     for (ptrdiff_t i = 0; i < count; i += N<T>) store(a[l - 1] + i, load(a[l - 1] + i) * T(1 - shape.dropout[l - 1]));
-  activation::with(shape.activations[l - 1], [&](auto row) {
-    backward<T, decltype(row)>(W, shape.sizes[l], shape.sizes[l + 1], a[l], a[l - 1], z[l - 1], panels);
-  });
+  backward_layer<T>(shape.activations[l - 1], W, shape.sizes[l], shape.sizes[l + 1], a[l], a[l - 1], z[l - 1], panels);
   if (drops) {
     const Dropout<T> dropout(shape, noise, l - 1);
     drop(a[l - 1], 0, shape.sizes[l], panels, uint32_t(first_panel * width<T>), dropout.keys, dropout.threshold, dropout.factor);
@@ -195,7 +182,7 @@ template <class T, bool Weights> INLINE V<T> moved(const Rule<T> &rule, V<T> sum
 // the gradient of the n from i on; returns whether all of next is finite.
 template <class T, bool Weights, class Sum>
 INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *s, T *next, ptrdiff_t count) {
-  constexpr typename Lanes<T>::Bits infinite = sizeof(T) == 4 ? 0x7f800000 : 0x7ff0000000000000;
+  constexpr auto infinite = (typename Lanes<T>::Bits)(sizeof(T) == 4 ? 0x7f800000 : 0x7ff0000000000000);
   B<T> bad{};
   ptrdiff_t i = 0;
   for (; i + N<T> <= count; i += N<T>) {

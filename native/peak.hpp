@@ -50,7 +50,7 @@ template <class T> double activation_rate(int code, int threads, double seconds)
   return best_rates(threads, seconds, 64. * count, [&](int) {
     return [code, a = Buffer<T>(count)]() mutable {
       for (int times = 0; times < 64; times++)
-        activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, count); });
+        functions_of<T>(code).apply(a.data(), nullptr, count, panel_vectors);
     };
   });
 }

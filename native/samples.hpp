@@ -5,7 +5,7 @@
 #include <new>
 #include <vector>
 
-#include "dense.hpp"
+#include "layers.hpp"
 
 template <class T> struct Aligned { // an allocator: cache lines of its own, zeroed by std::vector
   using value_type = T;
@@ -261,3 +261,6 @@ private:
   std::vector<int32_t> folds_; // of the rows, or none
   const T *x_, *y_, *w_;
 };
+
+extern template class Samples<float>; // schemes.cpp
+extern template class Samples<double>;

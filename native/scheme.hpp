@@ -2,6 +2,8 @@
 // which run samples forward and backward, and after a barrier blocks, which finish gradients and, in the last round, take the
 // step. The cut is a function of the plan alone and sums are added in order, so the bits do not depend on who does what.
 #pragma once
+#include <memory>
+
 #include "network.hpp"
 
 // One step of one member.
@@ -55,6 +57,13 @@ bool update_slice(const Shape &shape, const Step<T> &step, ptrdiff_t first, ptrd
   if (first < shape.weights) return apply<T, true>(step.rule, sum, step.current + first, v, s, next, count);
   return apply<T, false>(step.rule, sum, step.current + first, v, s, next, count);
 }
+
+extern template bool update_slice(const Shape &, const Step<float> &, ptrdiff_t, ptrdiff_t, const float *, int, ptrdiff_t);
+extern template bool update_slice(const Shape &, const Step<double> &, ptrdiff_t, ptrdiff_t, const double *, int, ptrdiff_t);
+
+// The scheme that is fastest for a plan (schemes.cpp): benchmarks/kernel_lab/ measures where the borders lie.
+template <class T>
+std::unique_ptr<Scheme<T>> choose_scheme(const Shape &shape, const Loss<T> &loss, const Samples<T> &samples, int64_t batch);
 
 // Parameters first..end, all weights or all biases, for one thread to update.
 struct Slice {

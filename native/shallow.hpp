@@ -4,19 +4,17 @@
 #pragma once
 #include "scheme.hpp"
 
-// For J hidden units before a single output: a <- delta = (w delta_out) f'(a or z); G_out <- sum over samples of delta_out a, and
-// g <- that of delta. w: (J,); delta_out: [panels][width]; a, z: J of [panels][units][width].
+// For J hidden units before a single output: a <- delta = (w delta_out) f'(a); G_out <- sum over samples of delta_out a, and
+// g <- that of delta. w: (J,); delta_out: [panels][width]; a: J of [panels][units][width].
 template <class T, class Row, int J>
-INLINE void backward_single(const T *w, int units, const T *delta_out, T *a, const T *z, T *G_out, T *g, int vectors) {
+INLINE void backward_single(const T *w, int units, const T *delta_out, T *a, T *G_out, T *g, int vectors) {
   V<T> sum[round_up(J, N<T>)] = {}, bias[round_up(J, N<T>)] = {};
   in_panels<T>(vectors, [&](ptrdiff_t panel, int s) {
     const V<T> delta = load(delta_out + panel + s);
     UNROLL for (int j = 0; j < J; j++) {
       T *const here = a + panel * units + j * width<T> + s;
       const V<T> activation = load(here);
-      V<T> input{};
-      if constexpr (Row::read == Read::INPUT) input = load(z + panel * units + j * width<T> + s);
-      const V<T> own = w[j] * delta * Row::template derivative<T>(activation, input);
+      const V<T> own = w[j] * delta * Row::template derivative<T>(activation, V<T>{});
       sum[j] += delta * activation;
       bias[j] += own;
       store(here, own);
@@ -62,7 +60,7 @@ public:
   }
 
   void accumulate(int, int share, const Step<T> &step, TileBuffers<T> &at) override {
-    activation::with(shape_.activations[0], [&](auto row) {
+    activation::with_one_of<activation::relu_row, activation::leaky_relu_row>(single_activation(), [&](auto row) {
       const int left = at.tile.vectors % panel_vectors, full = at.tile.vectors / panel_vectors;
       for (int panel = 0; panel < full; panel++) forward_share<decltype(row), panel_vectors>(share, panel, step, at.tile);
       if (left == 1) forward_share<decltype(row), 1>(share, full, step, at.tile);
@@ -84,9 +82,7 @@ public:
         store(z + here, sum);
       }
     });
-    activation::with(shape_.activations[1], [&](auto row) {
-      activate<T, decltype(row)>(z, at.z[1], (ptrdiff_t)at.tile.panels * no * width<T>);
-    });
+    functions_of<T>(shape_.activations[1]).apply(z, at.z[1], (ptrdiff_t)at.tile.panels * no * width<T>, panel_vectors);
     return {output_tile(shape_, loss_, at.tile, at.a.data(), at.z.data()), weight_of(at.tile)};
   }
 
@@ -103,14 +99,15 @@ public:
     std::fill(G, g, T(0));
     const T *W_out = step.current + shape_.weights_at[1] + first;
     // A few units at a time, so that they are in the first cache from here to the end.
-    activation::with(shape_.activations[0], [&](auto row) {
+    using namespace activation;
+    with_one_of<relu_row, leaky_relu_row, sigmoid_row, tanh_row>(single_activation(), [&](auto row) {
       in_blocks<block_units>(units, 0, [&](auto block, int j) {
         T *const a = of_share(a_, share, 0) + j * width<T>;
-        const T *z = z_.empty() ? nullptr : of_share(z_, share, 0) + j * width<T>;
-        if (no == 1 && !shape_.drops(0))
-          backward_single<T, decltype(row), block>(W_out + j, units, delta_out, a, z, G_out + j, g + j, vectors);
+        if constexpr (!is_any<decltype(row)>)
+          backward_single<T, decltype(row), block>(W_out + j, units, delta_out, a, G_out + j, g + j, vectors);
         else {
-          backward_units<decltype(row), block>(W_out + j, first + j, units, delta_out, a, z, G_out + j, step.noise, at.tile);
+          const T *z = z_.empty() ? nullptr : of_share(z_, share, 0) + j * width<T>;
+          backward_units<block>(W_out + j, first + j, units, delta_out, a, z, G_out + j, step.noise, at.tile);
           bias_gradient(a, block, units, g + j, vectors, false);
         }
         gradient_rows<T>(a, at.tile.x, G + (ptrdiff_t)j * ni, ni, block, units, vectors);
@@ -125,6 +122,10 @@ public:
   }
 
 private:
+  // Before a single output, all that happens to a hidden unit can be one pass over it.
+  bool single() const { return shape_.outputs() == 1 && !shape_.drops(0); }
+  int single_activation() const { return single() ? shape_.activations[0] : -1; }
+
   // a <- the share's activations for the first Vectors of a panel, and what they add to the outputs.
   template <class Row, int Vectors> void forward_share(int share, int panel, const Step<T> &step, const Tile<T> &tile) {
     const int first = first_unit_[share], units = units_of(share), ni = shape_.inputs(), no = shape_.outputs();
@@ -133,29 +134,30 @@ private:
     T *const out = outputs_.data() + share * outputs_stride_ + (ptrdiff_t)panel * no * width<T>;
     T *const a = of_share(a_, share, panel), *const z = z_.empty() ? nullptr : of_share(z_, share, panel);
     const T *x = tile.x + (ptrdiff_t)panel * ni * width<T>;
-    if (no == 1 && !shape_.drops(0)) {
+    const Functions<T> &f = functions_of<T>(shape_.activations[0]);
+    if (!activation::is_any<Row> || single()) {
       V<T> sum[Vectors] = {};
-      forward_panel<T, Row, block_units, Vectors>(W, b, ni, units, x, a, z, [&](auto block, int j, auto &found) {
+      forward_panel<T, Row, block_units, Vectors>(f, W, b, ni, units, x, a, z, [&](auto block, int j, auto &found) {
         constexpr int J = block;
         UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++) sum[s] += W_out[j + i] * found[i][s];
       });
       UNROLL for (int s = 0; s < Vectors; s++) store(out + s * N<T>, sum[s]);
-      return;
+    } else if constexpr (activation::is_any<Row>) {
+      forward_panel<T, Row, block_units, Vectors>(f, W, b, ni, units, x, a, z, [](auto, int, auto &) {});
+      if (shape_.drops(0)) drop_units(a, first, units, panel, step.noise);
+      in_blocks<block_units>(no, 0, [&](auto block, int j) {
+        constexpr int J = block;
+        V<T> sum[J][Vectors] = {};
+        multiply<T, J, Vectors>(sum, W_out + (ptrdiff_t)j * shape_.sizes[1], shape_.sizes[1], 1, units, a);
+        UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++)
+          store(out + (j + i) * width<T> + s * N<T>, sum[i][s]);
+      });
     }
-    forward_panel<T, Row, block_units, Vectors>(W, b, ni, units, x, a, z, [](auto, int, auto &) {});
-    if (shape_.drops(0)) drop_units(a, first, units, panel, step.noise);
-    in_blocks<block_units>(no, 0, [&](auto block, int j) {
-      constexpr int J = block;
-      V<T> sum[J][Vectors] = {};
-      multiply<T, J, Vectors>(sum, W_out + (ptrdiff_t)j * shape_.sizes[1], shape_.sizes[1], 1, units, a);
-      UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++)
-        store(out + (j + i) * width<T> + s * N<T>, sum[i][s]);
-    });
   }
 
   // a <- delta, and the gradient of the weights from them to the outputs, for J hidden units, the first of them `unit`. `units` are
   // those of their share.
-  template <class Row, int J>
+  template <int J>
   void backward_units(const T *W_out, int unit, int units, const T *delta_out, T *a, const T *z, T *G_out, const Noise &noise,
                       const Tile<T> &tile) {
     const int no = shape_.outputs();
@@ -166,7 +168,8 @@ private:
       const ptrdiff_t at = (ptrdiff_t)panel * units * width<T>;
       if (shape_.drops(0)) // the derivative reads what was kept as it was before dropout
         for (int i = 0; i < J * width<T>; i += N<T>) store(a + at + i, load(a + at + i) * T(1 - shape_.dropout[0]));
-      backward_block<T, Row, J>(W_out, shape_.sizes[1], no, delta_out + (ptrdiff_t)panel * no * width<T>, a + at, z ? z + at : nullptr);
+      backward_block<T, activation::any, J>(functions_of<T>(shape_.activations[0]), W_out, shape_.sizes[1], no,
+                                            delta_out + (ptrdiff_t)panel * no * width<T>, a + at, z ? z + at : nullptr);
       if (shape_.drops(0)) drop_units(a + at, unit, J, panel, noise);
     }
   }
@@ -196,3 +199,6 @@ private:
   Buffer<T> gradients_;
   ptrdiff_t outputs_stride_, gradients_stride_; // from share to share
 };
+
+extern template class ShallowStep<float>; // shallow.cpp
+extern template class ShallowStep<double>;

@@ -7,10 +7,16 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define INLINE __attribute__((always_inline)) inline
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 64")
+#endif
 
 #if defined(SCHUSS_VECTOR_BYTES) // SCHUSS_EMULATE_AVX512 of CMakeLists.txt
 constexpr int vector_bytes = SCHUSS_VECTOR_BYTES;
@@ -21,7 +27,17 @@ constexpr int vector_bytes = 32;
 #else
 constexpr int vector_bytes = 16;
 #endif
+#if defined(__aarch64__)
+constexpr int vector_registers = 32; // NEON's
+#else
 constexpr int vector_registers = vector_bytes == 64 ? 32 : 16;
+#endif
+// Whether the kernels are instantiated for the activations where that pays: not for the processors that few have any more.
+#if defined(__AVX2__) || defined(__aarch64__)
+constexpr bool specialised = true;
+#else
+constexpr bool specialised = false;
+#endif
 
 template <class T> struct Lanes {
   static constexpr int count = vector_bytes / sizeof(T);
@@ -71,6 +87,9 @@ template <class Vector> INLINE Vector min(Vector c, Vector x) {
 #elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
   if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_min_ps((__m256)c, (__m256)x);
   else return (Vector)_mm256_min_pd((__m256d)c, (__m256d)x);
+#elif defined(__aarch64__)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)vminq_f32((float32x4_t)c, (float32x4_t)x);
+  else return (Vector)vminq_f64((float64x2_t)c, (float64x2_t)x);
 #else
   return c < x ? c : x;
 #endif
@@ -82,6 +101,9 @@ template <class Vector> INLINE Vector max(Vector c, Vector x) {
 #elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
   if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_max_ps((__m256)c, (__m256)x);
   else return (Vector)_mm256_max_pd((__m256d)c, (__m256d)x);
+#elif defined(__aarch64__)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)vmaxq_f32((float32x4_t)c, (float32x4_t)x);
+  else return (Vector)vmaxq_f64((float64x2_t)c, (float64x2_t)x);
 #else
   return c > x ? c : x;
 #endif
@@ -94,27 +116,32 @@ template <class Vector> INLINE Vector square_root(Vector x) {
 #elif defined(__AVX2__) && !defined(SCHUSS_VECTOR_BYTES)
   if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)_mm256_sqrt_ps((__m256)x);
   else return (Vector)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__aarch64__)
+  if constexpr (std::is_same_v<Vector, V<float>>) return (Vector)vsqrtq_f32((float32x4_t)x);
+  else return (Vector)vsqrtq_f64((float64x2_t)x);
 #else
   UNROLL for (size_t lane = 0; lane < sizeof(Vector) / sizeof(x[0]); lane++) x[lane] = std::sqrt(x[lane]);
   return x;
 #endif
 }
 
-// The vector of index(0), index(1), ..: written out, for GCC builds one that is filled in a loop anew each time.
-template <class T, class Index> INLINE B<T> indices(Index index) {
-  return [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    return B<T>{typename Lanes<T>::Bits(index(lane))...};
+// The vector whose lane i is lane index(i) of first and second, one after the other. Index: a lambda that captures nothing.
+template <class T, class Index> INLINE V<T> shuffled(V<T> first, V<T> second, Index) {
+  return [=]<int... lane>(std::integer_sequence<int, lane...>) __attribute__((always_inline)) {
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(first, second, Index{}(lane)...);
+#else // g++ 11
+    return __builtin_shuffle(first, second, B<T>{Index{}(lane)...});
+#endif
   }(std::make_integer_sequence<int, N<T>>{});
 }
 
 // v[0..N) -> one vector, whose lane i is the sum over the lanes of v[i]: log2 N rounds of shuffles and additions.
 template <class T, int Half> INLINE void fold(V<T> *v) {
   constexpr int n = N<T>;
-  UNROLL for (int i = 0; i < Half; i++) {
-    const B<T> low = indices<T>([](int lane) { return lane / Half & 1 ? n + lane - Half : lane; });
-    const B<T> high = indices<T>([](int lane) { return lane / Half & 1 ? n + lane : lane + Half; });
-    v[i] = __builtin_shuffle(v[i], v[i + Half], low) + __builtin_shuffle(v[i], v[i + Half], high);
-  }
+  UNROLL for (int i = 0; i < Half; i++)
+    v[i] = shuffled<T>(v[i], v[i + Half], [](int lane) { return lane / Half & 1 ? n + lane - Half : lane; }) +
+           shuffled<T>(v[i], v[i + Half], [](int lane) { return lane / Half & 1 ? n + lane : lane + Half; });
 }
 template <class T> INLINE V<T> sums_of(V<T> *v) {
   if constexpr (N<T> == 16) fold<T, 8>(v);

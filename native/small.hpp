@@ -95,10 +95,8 @@ public:
         forward_rows<T, block>(step.current + shape_.weights_at[l], step.current + shape_.biases_at[l], shape_.sizes[l],
                                shape_.sizes[l + 1], row(a_, l, first + s), stride_[l], row(a_, l + 1, first + s), stride_[l + 1]);
       });
-      activation::with(shape_.activations[l], [&](auto f) {
-        T *z = z_[l + 1].empty() ? nullptr : row(z_, l + 1, first);
-        activate<T, decltype(f)>(row(a_, l + 1, first), z, count * stride_[l + 1]);
-      });
+      T *z = z_[l + 1].empty() ? nullptr : row(z_, l + 1, first);
+      functions_of<T>(shape_.activations[l]).apply(row(a_, l + 1, first), z, count * stride_[l + 1], panel_vectors);
       if (shape_.drops(l)) drop_rows(row(a_, l + 1, first), l, first, count, step.noise);
     }
     totals_[item] = output(first, count, buffers);
@@ -107,13 +105,13 @@ public:
         backward_rows<T, block>(step.current + shape_.weights_at[l], shape_.sizes[l], shape_.sizes[l + 1],
                                 row(delta_, l + 1, first + s), stride_[l + 1], row(delta_, l, first + s), stride_[l]);
       });
-      activation::with(shape_.activations[l - 1], [&](auto f) { differentiate<decltype(f)>(l, first, count); });
+      differentiate(l, first, count);
       if (shape_.drops(l - 1)) drop_rows(row(delta_, l, first), l - 1, first, count, step.noise);
     }
   }
 
   bool update(int, int block, const Step<T> &step, TileBuffers<T> &) override {
-    const auto [l, first, rows] = blocks_[block];
+    const int l = blocks_[block].layer, first = blocks_[block].first, rows = blocks_[block].rows;
     const int count = (int)step.batch.count, ni = shape_.sizes[l];
     bool finite = true;
     const auto take = [&](auto weights, ptrdiff_t at, ptrdiff_t n, auto sum) {
@@ -171,13 +169,18 @@ private:
       }
   }
 
-  // delta <- delta f'(a or z)
-  template <class Row> void differentiate(int l, int first, int count) {
-    const T *a = row(a_, l, first), *z = z_[l].empty() ? a : row(z_, l, first);
+  // delta <- delta f'(a or z), of a as it was before dropout
+  void differentiate(int l, int first, int count) {
+    const Functions<T> &f = functions_of<T>(shape_.activations[l - 1]);
+    const T *a = row(a_, l, first), *z = z_[l].empty() ? nullptr : row(z_, l, first);
     T *delta = row(delta_, l, first);
-    const T before_dropout = shape_.drops(l - 1) ? T(1 - shape_.dropout[l - 1]) : T(1);
-    for (ptrdiff_t i = 0; i < count * stride_[l]; i += N<T>)
-      store(delta + i, load(delta + i) * Row::template derivative<T>(load(a + i) * before_dropout, load(z + i)));
+    const ptrdiff_t numbers = count * stride_[l];
+    if (!shape_.drops(l - 1)) return f.chain(delta, a, z, delta, numbers);
+    T before[width<T>];
+    for (ptrdiff_t i = 0; i < numbers; i += width<T>) {
+      for (int s = 0; s < width<T>; s += N<T>) store(before + s, load(a + i + s) * T(1 - shape_.dropout[l - 1]));
+      f.chain(delta + i, before, z ? z + i : nullptr, delta + i, width<T>);
+    }
   }
 
   const Shape &shape_;

@@ -4,22 +4,8 @@
 #include <limits>
 #include <memory>
 
-#include "shallow.hpp"
-#include "small.hpp"
+#include "scheme.hpp"
 #include "team.hpp"
-#include "tiled.hpp"
-#include "wide.hpp"
-
-// The scheme that is fastest for a plan: benchmarks/kernel_lab/ measures where the borders lie.
-template <class T>
-std::unique_ptr<Scheme<T>> choose_scheme(const Shape &shape, const Loss<T> &loss, const Samples<T> &samples, int64_t batch) {
-  ptrdiff_t largest = 0; // weights of a layer
-  for (int l = 0; l < shape.depth; l++) largest = std::max(largest, (ptrdiff_t)shape.sizes[l] * shape.sizes[l + 1]);
-  if (batch <= width<T> && batch < samples.size()) return std::make_unique<SmallStep<T>>(shape, loss, samples, batch);
-  if (ShallowStep<T>::suits(shape, batch)) return std::make_unique<ShallowStep<T>>(shape, loss, samples, batch);
-  if (largest >= 20000) return std::make_unique<WideStep<T>>(shape, loss, samples, batch);
-  return std::make_unique<TiledStep<T>>(shape, loss, samples, batch);
-}
 
 // Threads that work on one member together, and what they share.
 template <class T> struct Team {

@@ -2,6 +2,9 @@
 #include "peak.hpp"
 #include "predict.hpp"
 #include "trainer.hpp"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace {
 
@@ -18,9 +21,11 @@ int32_t schuss_built_level(void) { return vector_bytes == 64 ? 4 : vector_bytes 
 int32_t schuss_machine_level(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  unsigned a, b, c, d; // what not every compiler has a name for
+  const bool f16c_movbe = __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1) && (c >> 22 & 1);
+  const bool lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c >> 5 & 1);
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&
-                  __builtin_cpu_supports("movbe");
+                  __builtin_cpu_supports("bmi2") && f16c_movbe && lzcnt;
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");

@@ -5,7 +5,11 @@
 #include <random>
 
 #include "peak.hpp"
+#include "shallow.hpp"
+#include "small.hpp"
+#include "tiled.hpp"
 #include "trainer.hpp"
+#include "wide.hpp"
 
 using T = float;
 constexpr int turns = 15;
@@ -73,7 +77,7 @@ template <int Units> void lab_forward(const char *what, int ni, int no, int pane
   const auto W = random_numbers((size_t)ni * no), b = random_numbers(no), x = random_numbers((size_t)panels * ni * width<T>);
   Buffer<T> a((size_t)panels * no * width<T>);
   const auto run = [&] {
-    forward<T, activation::linear_row, Units>(W.data(), b.data(), ni, no, x.data(), a.data(), nullptr, panels);
+    forward<T, activation::linear_row, Units>(functions_of<T>(activation::code_linear), W.data(), b.data(), ni, no, x.data(), a.data(), nullptr, panels);
   };
   run();
   Check check;
@@ -192,7 +196,7 @@ static Worst worst_of(int code, uint64_t first, uint64_t end, uint64_t step) {
       bits += step;
     }
     a = in;
-    activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, a.size()); });
+    functions_of<T>(code).apply(a.data(), nullptr, a.size(), panel_vectors);
     for (size_t i = 0; i < a.size(); i++) {
       if (!std::isfinite(in[i])) continue;
       const double wanted = exact(name, in[i]);
@@ -212,7 +216,7 @@ static bool lab_activation(int code, uint64_t step) {
   const auto in = random_numbers(a.size());
   const double taken = slots([&] {
     for (size_t i = 0; i < a.size(); i++) a[i] = 8 * in[i];
-    activation::with(code, [&](auto row) { activate<T, decltype(row)>(a.data(), nullptr, a.size()); });
+    functions_of<T>(code).apply(a.data(), nullptr, a.size(), panel_vectors);
   });
   const int threads = (int)std::max(1u, std::thread::hardware_concurrency());
   std::vector<Worst> found(threads);

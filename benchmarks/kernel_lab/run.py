@@ -18,7 +18,7 @@ from schuss.engines import cpu
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-FLAGS = {"baseline": [], "avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+FLAGS = {"baseline": ["-O2"], "avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 
 
 def main():
@@ -34,7 +34,8 @@ def main():
             program = Path(folder) / "lab"
             includes = [f"-I{ROOT / 'native'}", f"-I{ROOT / 'src/schuss/engines/kernels'}"]
             command = [os.environ.get("CXX", "g++"), "-std=gnu++20", "-O3", "-w", *FLAGS[level], *includes]
-            subprocess.run([*command, str(HERE / "lab.cpp"), "-o", str(program), "-pthread"], check=True)
+            sources = [HERE / "lab.cpp", *(ROOT / "native" / f"{name}.cpp" for name in ("layers", "shallow", "schemes"))]
+            subprocess.run([*command, *map(str, sources), "-o", str(program), "-pthread"], check=True)
             found = subprocess.run([str(program), "1" if options.all else "997"], text=True, stdout=subprocess.PIPE)
         print(f"## {level}\n\n{found.stdout}", flush=True)
         text.append(f"## {level}\n\n{found.stdout}")

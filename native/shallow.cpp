@@ -1,0 +1,4 @@
+#include "shallow.hpp"
+
+template class ShallowStep<float>;
+template class ShallowStep<double>;

@@ -95,6 +95,8 @@ public:
         forward_rows<T, block>(step.current + shape_.weights_at[l], step.current + shape_.biases_at[l], shape_.sizes[l],
                                shape_.sizes[l + 1], row(a_, l, first + s), stride_[l], row(a_, l + 1, first + s), stride_[l + 1]);
       });
+      for (int s = first; s < first + count; s++) // or f would be applied to the lanes after the last unit again in each step
+        std::fill(row(a_, l + 1, s) + shape_.sizes[l + 1], row(a_, l + 1, s) + stride_[l + 1], T(0));
       T *z = z_[l + 1].empty() ? nullptr : row(z_, l + 1, first);
       functions_of<T>(shape_.activations[l]).apply(row(a_, l + 1, first), z, count * stride_[l + 1], panel_vectors);
       if (shape_.drops(l)) drop_rows(row(a_, l + 1, first), l, first, count, step.noise);

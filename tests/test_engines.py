@@ -95,6 +95,20 @@ def test_batches_of_every_size_follow_the_reference(level, sizes, batch_size, dt
     np.testing.assert_allclose(costs[0], costs[1], rtol=20 * steps * eps(dtype))
 
 
+@pytest.mark.parametrize("activation", ELEMENTWISE)
+@pytest.mark.parametrize("batch_size", [7, 100])
+def test_batches_follow_the_reference_with_every_activation(level, activation, batch_size):
+    x, y = data(300, 3, 1, dtype="float32")
+    models = []
+    for name in ("cpu", "reference"):
+        models.append(network((3, 41, 9, 1), (activation, activation, "linear"), dtype="float32"))
+        with Training(models[-1], x, y, engine=name, batch_size=batch_size) as training:
+            history = training.run(3, SGD(1e-3, 0.01, 0.5))
+        assert history.diverged == {}
+    scale = np.abs(models[1].parameters).max()
+    assert np.abs(models[0].parameters - models[1].parameters).max() <= 200 * eps("float32") * scale
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(9, 40, 1), (5, 37, 11), (33, 100, 3)])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

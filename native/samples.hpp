@@ -89,8 +89,8 @@ inline void permute(int64_t first, int64_t count, int64_t n, const uint32_t *key
 }
 
 template <class T> struct Tile {
-  const T *x, *y, *w; // [panels][d0][width], [panels][dL][width], [panels][width]
-  int panels, vectors = panels * panel_vectors; // vectors: those with samples in them
+  const T *x = nullptr, *y = nullptr, *w = nullptr; // [panels][d0][width], [panels][dL][width], [panels][width]
+  int panels = 0, vectors = panels * panel_vectors; // vectors: those with samples in them
 };
 
 // What one thread needs to hold a tile: gathered samples, and where the a (and z, or null) of layer l + 1 are to lie.

@@ -34,7 +34,10 @@ def main():
             program = Path(folder) / "lab"
             includes = [f"-I{ROOT / 'native'}", f"-I{ROOT / 'src/schuss/engines/kernels'}"]
             command = [os.environ.get("CXX", "g++"), "-std=gnu++20", "-O3", "-w", *FLAGS[level], *includes]
-            sources = [HERE / "lab.cpp", *(ROOT / "native" / f"{name}.cpp" for name in ("layers", "shallow", "schemes"))]
+            sources = [
+                HERE / "lab.cpp",
+                *(ROOT / "native" / f"{name}.cpp" for name in ("layers", "shallow", "schemes")),
+            ]
             subprocess.run([*command, *map(str, sources), "-o", str(program), "-pthread"], check=True)
             found = subprocess.run([str(program), "1" if options.all else "997"], text=True, stdout=subprocess.PIPE)
         print(f"## {level}\n\n{found.stdout}", flush=True)

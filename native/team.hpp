@@ -17,7 +17,7 @@ public:
   explicit Barrier(int members) : members_(members) {}
   void wait() {
     if (members_ == 1) return;
-    const int now = generation_.load(std::memory_order_relaxed);
+    const uint32_t now = generation_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == members_ - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       generation_.store(now + 1, std::memory_order_release);
@@ -37,7 +37,7 @@ public:
 private:
   int members_;
   alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> generation_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};
 };
 
 // Pieces of work for the threads of a team. Each begins with a part of its own, the same in every step, for what it read and wrote

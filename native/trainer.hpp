@@ -166,7 +166,7 @@ private:
     // too short to be worth a barrier.
     const double work = 6. * shape_.weights * std::min<double>(batch, stepper_.samples().size());
     const bool apart = members_ >= threads;
-    threads_ = apart ? threads : std::max(1, std::min<int>(threads, int(work / 50000)));
+    threads_ = apart ? threads : (int)std::clamp(work / 50000, 1., (double)threads);
     threads_ = (int)std::min<int64_t>(threads_, apart ? members_ : 256);
     teams_ = std::vector<Team<T>>(apart ? threads_ : 1);
     for (auto &team : teams_) {

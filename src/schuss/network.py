@@ -132,19 +132,16 @@ class Network(DenseModel):
     def from_parameters(cls, inputs: int, layers: Sequence[Dense], parameters: NDArray[Any], *, seed: int) -> Self:
         """Return a network on given memory: ``parameters`` is a flat, contiguous float32 or float64 vector.
 
-        Raises InputError if its length is not the one of such a network.
+        Of read-only memory, a memory-mapped file for example, the network predicts but cannot be trained; its ``copy()`` can.
+        Raises InputError for memory that holds no such network.
         """
         network = cls.__new__(cls)
         network.inputs, network.dense, network.dtype = check_architecture(inputs, layers, parameters.dtype)
         network.seed = check_seed(seed)
         network.seeds = np.array([network.seed], np.uint64)
-        expected = parameter_count(network.sizes)
-        if parameters.shape != (expected,) or not parameters.flags.c_contiguous:
-            raise InputError(
-                f"a network of sizes {network.sizes} has {expected} parameters in one contiguous vector; "
-                f"got shape {parameters.shape}"
-            )
-        network._parameters = parameters
+        network._parameters = check_memory_of(
+            parameters, (parameter_count(network.sizes),), f"a network of {network.sizes}"
+        )
         return network
 
     @property
@@ -201,13 +198,28 @@ def check_architecture(
                 'softmax needs at least 2 units; for two classes use Dense(2, "softmax") or Dense(1, "sigmoid")'
             )
     try:
-        kind = np.dtype(dtype)
+        kind = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         kind = np.dtype(object)
     if kind.name not in DTYPES:
         problems.add(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     problems.raise_if_any()
     return count, given, kind
+
+
+def check_memory_of(parameters: NDArray[Any], shape: tuple[int, ...], model: str) -> NDArray[Any]:
+    """Return the memory of a model's parameters; raise InputError, with all that is wrong, if kernels cannot work on it."""
+    problems = Problems("use these parameters")
+    if parameters.shape != shape:
+        problems.add(f"{model} has parameters of shape {shape}; got shape {parameters.shape}")
+    if not parameters.dtype.isnative:
+        problems.add(
+            f"their bytes are in the order of another machine; pass parameters.astype({parameters.dtype.name!r})"
+        )
+    if not (parameters.flags.c_contiguous and parameters.flags.aligned):
+        problems.add("they must be contiguous in C order, and aligned; pass numpy.array(parameters)")
+    problems.raise_if_any()
+    return parameters
 
 
 def check_seed(seed: int) -> int:

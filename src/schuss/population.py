@@ -14,7 +14,7 @@ from schuss import philox
 from schuss.ensembles import Ensemble
 from schuss.errors import InputError
 from schuss.layers import Dense, draw_parameters, parameter_count
-from schuss.network import DenseModel, Network, check_architecture, check_seed
+from schuss.network import DenseModel, Network, check_architecture, check_memory_of, check_seed
 from schuss.resources import check_memory
 
 
@@ -65,17 +65,14 @@ class Population(DenseModel):
     ) -> Self:
         """Return a population on given memory: ``parameters`` is (members, p), C-ordered, ``seeds`` (members,).
 
-        Raises InputError if the shapes are not those of such a population.
+        Of read-only memory it predicts but cannot be trained; its ``copy()`` can. Raises InputError for memory that holds no
+        such population.
         """
         population = cls.__new__(cls)
         population.inputs, population.dense, population.dtype = check_architecture(inputs, layers, parameters.dtype)
         expected = (len(seeds), parameter_count(population.sizes))
-        if parameters.shape != expected or not parameters.flags.c_contiguous:
-            raise InputError(
-                f"the parameters of a population must be C-ordered and of shape {expected}; got shape {parameters.shape}"
-            )
         population.seeds, population._seed = seeds, None
-        population._parameters = parameters
+        population._parameters = check_memory_of(parameters, expected, f"a population of {population.sizes}")
         return population
 
     def __len__(self) -> int:

@@ -114,6 +114,8 @@ class Training:
         if not isinstance(model, Network | Population):
             raise InputError(f"cannot train: the model must be a Network or a Population; got {model!r}")
         problems = Problems("train")
+        if not model.parameters.flags.writeable:
+            problems.add("the parameters of this model are read-only memory; train a copy: model.copy()")
         described, x, y, sample_weight, validation = engines.placed(
             engines.resolve(engine), x, y, sample_weight, validation, problems
         )

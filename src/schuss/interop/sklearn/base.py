@@ -207,6 +207,8 @@ class DenseEstimator(Parameters):
         scored: EarlyStopping | None,
         incremental: bool,
     ) -> None:
+        if not self._trained.parameters.flags.writeable:  # loaded by joblib as a memory map, or handed to its workers
+            self._trained = self._trained.copy()
         callbacks: list[Any] = [*self.callbacks, *([Lines()] if self.verbose else [])]
         with Training(
             self._trained,

@@ -31,10 +31,24 @@ def skip_without_opencl():
         pytest.skip(str(error))
 
 
-@pytest.fixture(params=thinned(ENGINES, "reference", f"cpu-{LEVELS[-1]}", "opencl"))
+QUICK = "reference", f"cpu-{LEVELS[-1]}"
+
+
+@pytest.fixture(params=thinned(ENGINES, *QUICK))
 def engine(request, monkeypatch):
-    """Every engine, the native one on the best instruction set of this machine; with --full on each."""
-    name, _, level = request.param.partition("-")
+    """The engines that begin at once, the native one on the best instruction set of this machine; with --full every one."""
+    return made_ready(request.param, monkeypatch)
+
+
+@pytest.fixture(params=thinned(ENGINES, *QUICK, "opencl"))
+def every_engine(request, monkeypatch):
+    """Every engine, also without --full; opencl compiles its kernels for seconds, so this is for a few tests."""
+    return made_ready(request.param, monkeypatch)
+
+
+def made_ready(name, monkeypatch):
+    """Return what Training takes as the engine of a name of ``ENGINES``, or skip the test where it cannot run."""
+    name, _, level = name.partition("-")
     if name == "opencl":
         skip_without_opencl()
         return OpenCL(path="step")  # that PoCL compiles fastest; test_gpu.py takes every path

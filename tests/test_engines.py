@@ -144,13 +144,13 @@ def test_threads_never_change_a_bit(level, sizes, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [None, 30])
-def test_runs_continue_each_other_to_the_bit(engine, batch_size):
+def test_runs_continue_each_other_to_the_bit(every_engine, batch_size):
     x, y = data(100, 3, 1, dtype="float32")
     optimizer = SGD(0.1, 0.01, 0.9)
     whole, parts = (network((3, 8, 1), ("tanh", "linear"), dtype="float32") for _ in range(2))
-    with Training(whole, x, y, engine=engine, batch_size=batch_size) as training:
+    with Training(whole, x, y, engine=every_engine, batch_size=batch_size) as training:
         once = training.run(5, optimizer)
-    with Training(parts, x, y, engine=engine, batch_size=batch_size) as training:
+    with Training(parts, x, y, engine=every_engine, batch_size=batch_size) as training:
         first, second = training.run(2, optimizer), training.run([(1, optimizer), (2, optimizer)])
     assert whole.parameters.tobytes() == parts.parameters.tobytes()
     assert once.cost.tolist() == [*first.cost, *second.cost]
@@ -230,23 +230,23 @@ def test_early_stopping_restores_the_best(engine):
         assert again.epoch.tolist() == [best + 17, best + 18]
 
 
-def test_records_fall_on_multiples_and_the_last_epoch(engine):
+def test_records_fall_on_multiples_and_the_last_epoch(every_engine):
     x, y = data(30, 2, 1)
-    with Training(network((2, 1), ("linear",)), x, y, engine=engine, validation=(x, y)) as training:
+    with Training(network((2, 1), ("linear",)), x, y, engine=every_engine, validation=(x, y)) as training:
         assert training.run(7, SGD(0.1), record_every=3).epoch.tolist() == [3, 6, 7]
         history = training.run(4, SGD(0.1), record_every=3)
     assert history.epoch.tolist() == [9, 11]
     assert np.isfinite(history.validation_cost).all()
 
 
-def test_hand_worked_step_with_momentum_and_decay(engine):
+def test_hand_worked_step_with_momentum_and_decay(every_engine):
     # One input, one unit, no bias move worth hiding: W = 2, b = 1, x = 3, y = 5. z = 7, delta = 2, G = 6, g = 2.
     # eta .1, lambda .5, mu .9: v = -.6, W = (1 - .05) 2 - .6 = 1.3; u = -.2, b = .8.
     # Second step: z = 4.7, delta = -.3, G = -.9, g = -.3; v = -.54 + .09 = -.45, W = .95 1.3 - .45 = .785;
     # u = -.18 + .03 = -.15, b = .65.
     model = network((1, 1), ("linear",))
     model.parameters[:] = [2, 1]
-    with Training(model, [[3.0]], [5.0], engine=engine) as training:
+    with Training(model, [[3.0]], [5.0], engine=every_engine) as training:
         history = training.run(2, SGD(0.1, 0.5, 0.9))
     np.testing.assert_allclose(model.parameters, [0.785, 0.65], rtol=1e-14)
     np.testing.assert_allclose(history.cost, [2.0, 0.045], rtol=1e-13)

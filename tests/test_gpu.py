@@ -227,7 +227,7 @@ def test_a_diverged_member_leaves_nothing_to_the_next(monkeypatch, path):
 
 
 @pytest.mark.parametrize("path", ["step", "epochs", "layers"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", thinned(["float32", "float64"], "float32"))
 def test_opencl_paths_follow_the_reference(opencl_device, path, dtype):
     x, y = data(300, 3, 2, dtype=dtype)
     explained = follow(
@@ -243,7 +243,7 @@ def test_opencl_paths_follow_the_reference(opencl_device, path, dtype):
     assert f"path {path!r}" in explained
 
 
-@pytest.mark.parametrize("path", ["step", "epochs", "layers"])
+@pytest.mark.parametrize("path", thinned(["step", "epochs", "layers"], "epochs"))
 def test_float32_stays_near_the_reference_and_two_runs_have_the_same_bits(opencl_device, path):
     x, y = data(200, 4, 1, dtype="float32")
     models = {}
@@ -489,9 +489,9 @@ def test_auto_goes_on_where_the_gpu_refuses(monkeypatch):
         Training(plain(), x, y, engine="cuda")
 
 
-def test_every_engine_explains_itself(engine):
+def test_every_engine_explains_itself(every_engine):
     x, y = data(50, 3, 2)
-    with Training(plain(), x, y, engine=engine) as training:
+    with Training(plain(), x, y, engine=every_engine) as training:
         assert training.explain().startswith(f"{training.engine}: ")
 
 

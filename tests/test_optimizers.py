@@ -87,7 +87,7 @@ def test_hundred_steps_are_those_of_pytorch(engine, kind, dtype, bound):
             assert np.abs(mine - expected).max() <= bound * np.abs(expected).max()
 
 
-def test_a_worked_step_of_adam_and_of_rmsprop(engine):
+def test_a_worked_step_of_adam_and_of_rmsprop(every_engine):
     # W = 2, b = 1, x = 3, y = 5: delta = 2, G = 6, g = 2. Adam's first step is eta sign(G): m' = G, s' = G^2.
     # Decay: (1 - .1 .5) 2 = 1.9. RMSprop: s = .1 36 = 3.6, move -.1 6 / (1.897 + 0) = -.3162; g: .2 / sqrt(.4) = .3162.
     for optimizer, expected in (
@@ -96,7 +96,7 @@ def test_a_worked_step_of_adam_and_of_rmsprop(engine):
     ):
         model = network((1, 1), ("linear",))
         model.parameters[:] = [2, 1]
-        with Training(model, [[3.0]], [5.0], engine=engine) as training:
+        with Training(model, [[3.0]], [5.0], engine=every_engine) as training:
             training.run(1, optimizer)
         np.testing.assert_allclose(model.parameters, expected, rtol=1e-14)
 

@@ -6,7 +6,6 @@ barrier shows. Local memory begins as NaN. Only g++ is needed.
 
 import ctypes
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from schuss.engines.launches import Product
 
 COMPILER = shutil.which("g++")
 
-PRELUDE = """
+HEADERS = """
 #include <atomic>
 #include <barrier>
 #include <cmath>
@@ -29,6 +28,10 @@ PRELUDE = """
 #include <memory>
 #include <thread>
 #include <vector>
+"""
+
+PRELUDE = """
+#include "headers.hpp"
 using std::erfc, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::pow, std::sqrt, std::tanh, std::cos;
 #define HOST_DIALECT
 #define KERNEL extern "C" void
@@ -88,6 +91,20 @@ extern "C" void launch(Kernel *kernel, void **buffers, int groups, int members, 
 """
 
 
+def compiled(text, source, result, options):
+    """Return the path of what g++ makes of a text; what was made before is not made again."""
+    name = hashlib.sha256((text + " ".join(options)).encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / "schuss_emulator" / name
+    if not (folder / result).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # others may be compiling the same
+            (Path(own) / source).write_text(text)
+            subprocess.run([COMPILER, *options, Path(own) / source, "-o", Path(own) / result], check=True)
+            for made in (source, result):  # the result last: it says that all is there
+                (Path(own) / made).replace(folder / made)
+    return folder / result
+
+
 class Emulator:
     """See ``Queue``. ``launches`` remembers the names of the kernels asked for."""
 
@@ -103,16 +120,9 @@ class Emulator:
         types = re.search(r"^#define SESSION (.+)$", text, re.MULTILINE)[1].split(", ")[: len(self._buffers)]
         given = ", ".join(f"({one.rsplit('*', 1)[0]} *)buffers[{i}]" for i, one in enumerate(types))
         whole = PRELUDE + text + DRIVER.replace("BUFFERS", given)
-        folder = Path(tempfile.gettempdir()) / "schuss_emulator"
-        folder.mkdir(exist_ok=True)
-        name = hashlib.sha256((whole + " ".join(self._flags)).encode()).hexdigest()[:24]
-        source, library = folder / f"{name}.cpp", folder / f"{name}.so"
-        if not library.exists():
-            source.write_text(whole)
-            made = [COMPILER, "-std=c++20", "-w", "-fPIC", "-shared", "-pthread", *self._flags, str(source)]
-            part = f"{library}.{os.getpid()}"  # others may be compiling the same
-            subprocess.run([*made, "-o", part], check=True)
-            Path(part).rename(library)
+        options = ["-std=c++20", "-w", "-fPIC", "-pthread", *self._flags]
+        headers = compiled(HEADERS, "headers.hpp", "headers.hpp.gch", [*options, "-x", "c++-header"])
+        library = compiled(whole, "kernels.cpp", "kernels.so", [*options, f"-I{headers.parent}", "-shared"])
         self._library = ctypes.CDLL(str(library))
         addresses = [buffer.ctypes.data for buffer in self._buffers.values()]
         self._addresses = (ctypes.c_void_p * len(addresses))(*addresses)

@@ -158,11 +158,11 @@ def test_early_stopping_is_by_member(engine):
         assert np.isnan(history.validation_cost[epoch:, member]).all()
 
 
-def test_callbacks_retire_members(engine, monkeypatch):
+def test_callbacks_retire_members(every_engine, monkeypatch):
     monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 0.0)
     x, y = data(30, 3, 2)
     population = Population(3, LAYERS, members=3, seed=0)
-    with Training(population, x, y, engine=engine) as training:
+    with Training(population, x, y, engine=every_engine) as training:
         history = training.run(5, SGD(0.1), callbacks=[lambda t, h: [1] if t.epochs == 2 else None])
     assert history.stopped == {1: 2}
     assert np.isnan(history.cost[2:, 1]).all()

@@ -88,17 +88,17 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_cut(engine, optimizer,
     assert (history.stopped, history.converged) == (expected.stopped, expected.converged)
 
 
-def test_a_checkpoint_between_runs_continues_the_optimizer(engine, tmp_path):
+def test_a_checkpoint_between_runs_continues_the_optimizer(every_engine, tmp_path):
     whole, cut = fresh(), fresh()
-    with Training(whole, X, Y, engine=engine, batch_size=30) as training:
+    with Training(whole, X, Y, engine=every_engine, batch_size=30) as training:
         training.run(4, Adam(0.01))
         training.run(6, Adam(0.02))
-    with Training(cut, X, Y, engine=engine, batch_size=30) as training:
+    with Training(cut, X, Y, engine=every_engine, batch_size=30) as training:
         training.run(4, Adam(0.01))
         training.checkpoint(tmp_path / "c")
-    with Training.resume(tmp_path / "c", X, Y, engine=engine) as training:
+    with Training.resume(tmp_path / "c", X, Y, engine=every_engine) as training:
         training.checkpoint(tmp_path / "again")  # before a run has taken up the state
-    with Training.resume(tmp_path / "again", X, Y, engine=engine) as training:
+    with Training.resume(tmp_path / "again", X, Y, engine=every_engine) as training:
         history = training.run(6, Adam(0.02), resume=True)
         assert history.epoch.tolist() == [5, 6, 7, 8, 9, 10]
         assert training.model.parameters.tobytes() == whole.parameters.tobytes()
@@ -363,7 +363,7 @@ def test_mapped_arrays_are_shuffled_by_blocks_as_the_reference_does(level, tmp_p
                 training.run(2, SGD(0.05))
             results.append(model.parameters.copy())
     assert results[0].tobytes() == results[1].tobytes()
-    np.testing.assert_allclose(results[0], results[2], rtol=1e-4, atol=1e-5)
+    assert np.abs(results[0] - results[2]).max() <= 20 * np.finfo("f4").eps * np.abs(results[2]).max()
 
 
 def test_a_shuffle_by_blocks_is_a_permutation_that_stays_near():

@@ -20,6 +20,7 @@ class MissingError(Exception):
 
 def unpack(processor: str, packages: tuple[str, ...], folder: Path) -> Path:
     """Return a folder with packages for a processor, and all that they need, unpacked; it is kept for later calls."""
+    folder = folder.resolve()
     root = folder / f"{processor}-{'-'.join(packages)}"
     if root.is_dir():
         return root

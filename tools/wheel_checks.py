@@ -130,12 +130,18 @@ def _output(*command: object) -> str:
 def check_repair(wheel: Path, folder: Path) -> None:
     """Raise UnfitError unless auditwheel finds that a wheel fits its platform, and has nothing to repair."""
     platform = wheel.stem.rpartition("-")[2]
-    repair = [sys.executable, "-m", "auditwheel", "repair", "--only-plat", "--plat", platform, "-w", folder, wheel]
-    _output(*repair)
+    _output(sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "-w", folder, wheel)
     (repaired,) = folder.glob("*.whl")
-    require(repaired.name == wheel.name, f"auditwheel calls it {repaired.name}")
+    tags = repaired.stem.rpartition("-")[2].split(".")
+    allowed = re.compile(r"(manylinux|musllinux)_(\d+)_(\d+)_(\w+)")
+    found = [match for tag in tags if (match := allowed.fullmatch(tag))]
+    family, *version, processor = allowed.fullmatch(platform).groups()
+    strange = [
+        m[0] for m in found if (m[1], m[4]) != (family, processor) or [int(m[2]), int(m[3])] > [*map(int, version)]
+    ]
+    require(not strange, f"auditwheel finds that it needs {', '.join(strange)}")
     with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(repaired) as theirs:
-        files = [set(archive.namelist()) for archive in (ours, theirs)]
+        files = [{name for name in archive.namelist() if not name.endswith("/")} for archive in (ours, theirs)]
         require(files[0] == files[1], f"auditwheel adds or removes {', '.join(sorted(files[0] ^ files[1]))}")
         changed = [
             name

@@ -25,7 +25,7 @@ y = x.sum(axis=1)
 network = schuss.Network(4, [schuss.Dense(32, "tanh"), schuss.Dense(1)], seed=1)
 with schuss.Training(network, x, y, engine="cpu", batch_size=100) as training:
     history = training.run(20, schuss.SGD(0.05, momentum=0.9))
-    before, after = history.costs[0], history.costs[-1]
+    before, after = float(history.cost[0]), float(history.cost[-1])
 if not after < before / 10:
     sys.exit(f"the cost fell from {before} to {after} only")
 (info,) = [info for info in schuss.list_engines() if info.name == "cpu"]

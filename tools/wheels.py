@@ -77,10 +77,14 @@ def source_distribution(folder: Path) -> Path:
 def toolchain(target: Platform, folder: Path) -> Path:
     """Return a toolchain file of CMake for a platform, and write the commands that it names beside it.
 
-    -O3 is for what CMake tries out, too: without it zig would compile the C++ library again, for debugging.
+    The options are for what CMake tries out, too: with others zig would compile the C++ library once more.
     """
     folder.mkdir(parents=True)
-    for name, words in {"c++": f"c++ -target {target.target} -O3", "ar": "ar", "ranlib": "ranlib"}.items():
+    for name, words in {
+        "c++": f"c++ -target {target.target} -O3 -fPIC -dynamic",
+        "ar": "ar",
+        "ranlib": "ranlib",
+    }.items():
         command = folder / name
         command.write_text(WRAPPER.format(python=sys.executable, words=words))
         command.chmod(0o755)

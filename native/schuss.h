@@ -66,7 +66,8 @@ typedef struct {
 
 typedef struct schuss_session schuss_session;
 
-/* The instruction set this library was built for, and the best one this machine runs: 0 baseline, 3 AVX2 and FMA, 4 AVX-512. */
+/* The instruction set this library was built for, and the best one this machine runs: 0 baseline, 1 NEON, 3 AVX2 and FMA,
+ * 4 AVX-512. */
 SCHUSS_EXPORT int32_t schuss_built_level(void);
 SCHUSS_EXPORT int32_t schuss_machine_level(void);
 

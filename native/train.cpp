@@ -1,10 +1,8 @@
 // The C interface of the CPU engine: schuss.h, for float and double.
+#include "machine.hpp"
 #include "peak.hpp"
 #include "predict.hpp"
 #include "trainer.hpp"
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 namespace {
 
@@ -16,24 +14,12 @@ template <size_t n> int32_t code_of(const char *const (&names)[n], const char *n
 
 } // namespace
 
-int32_t schuss_built_level(void) { return vector_bytes == 64 ? 4 : vector_bytes == 32 ? 3 : 0; }
-
-int32_t schuss_machine_level(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  unsigned a, b, c, d; // what not every compiler has a name for
-  const bool f16c_movbe = __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1) && (c >> 22 & 1);
-  const bool lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c >> 5 & 1);
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                  __builtin_cpu_supports("bmi2") && f16c_movbe && lzcnt;
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl");
-  return v4 ? 4 : v3 ? 3 : 0;
+#if defined(__aarch64__)
+int32_t schuss_built_level(void) { return 1; }
 #else
-  return 0;
+int32_t schuss_built_level(void) { return vector_bytes == 64 ? 4 : vector_bytes == 32 ? 3 : 0; }
 #endif
-}
+int32_t schuss_machine_level(void) { return machine_level(); }
 
 int32_t schuss_activation(const char *name) { return code_of(activation::names, name); }
 int32_t schuss_cost(const char *name) { return code_of(cost::names, name); }

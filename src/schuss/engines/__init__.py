@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from schuss.errors import EngineError, InputError, Problems, unknown_name
 from schuss.layers import weight_count
 
 NAMES = ("cpu", "cuda", "opencl", "reference")
+
+_SLOWNESS = "5 to 40"
+"""How many times as long the reference engine takes: benchmarks/engines.py."""
 
 _GPU_WORK = 20_000_000
 """Floating-point operations of a step from which "auto" takes a GPU: docs/engines.md."""
@@ -167,12 +172,40 @@ def placed(
 
 
 def _host() -> Engine:
-    """Return the native kernels where they were built, else the reference."""
+    """Return the native kernels where they can be loaded, else the reference."""
     try:
         cpu.library()
     except EngineError:
         return Reference()
     return CPU()
+
+
+def _warn(message: str) -> None:
+    """Warn at the line outside this package, and outside scikit-learn, which calls its estimators, that led here."""
+    level, frame = 1, sys._getframe()
+    inner = {"schuss", "sklearn"}
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn the first time in this process."""
+    _warn(message)
+
+
+def _warn_of_slowness(chosen: Engine) -> None:
+    """Warn, once in a process, that what "auto" fell back to is slow, with the reason and what to do."""
+    if isinstance(chosen, CPU) and (reason := cpu.shortfall()):
+        _warn_once(f"training on the {cpu.level()} kernels, though this machine runs better ones. {reason}")
+    if isinstance(chosen, Reference):
+        try:
+            cpu.library()
+        except EngineError as error:
+            _warn_once(
+                f"training on the reference engine, which takes {_SLOWNESS} times as long as the native kernels. {error}"
+            )
 
 
 def choose(plan: Plan) -> Engine:
@@ -188,16 +221,20 @@ def open_session(
 ) -> tuple[Engine, Session]:
     """Return a session on ``parameters`` (members, p), which it may use as its own memory, and the engine that it is of.
 
-    engine: None for "auto", which falls back to the processor, with a warning, if the GPU refuses the work.
+    engine: None for "auto", which falls back to the processor, with a warning, if the GPU refuses the work, and warns
+    once if it is the reference engine for want of the native kernels.
     """
     chosen = choose(plan) if engine is None else engine
+    if engine is None:
+        _warn_of_slowness(chosen)
     try:
         return chosen, _opened(chosen, plan, parameters, data, validation)
     except EngineError as error:
         if engine is not None or not isinstance(chosen, CUDA):
             raise
-        warnings.warn(f"{error}; training goes on on the processor (engine='cpu')", RuntimeWarning, stacklevel=3)
+        _warn(f"{error}; training goes on on the processor (engine='cpu')")
     chosen = _host()
+    _warn_of_slowness(chosen)
     return chosen, _opened(chosen, plan, parameters, data, validation)
 
 

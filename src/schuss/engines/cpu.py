@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import struct
 from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,8 @@ from schuss.resources import available_threads
 Array = NDArray[Any]
 
 LEVEL_VARIABLE = "SCHUSS_INSTRUCTION_SET"
-LEVELS = {"baseline": 0, "avx2": 3, "avx512": 4}
-"""The instruction sets, by the name of their library, and the numbers of native/schuss.h."""
+LEVELS = {"baseline": 0, "neon": 1, "avx2": 3, "avx512": 4}
+"""The instruction sets, by the name of their library, and the numbers of native/schuss.h, the least first."""
 
 
 class _Network(ctypes.Structure):
@@ -144,59 +147,136 @@ def _folder() -> Path:
     )
 
 
-def _path(name: str) -> Path:
-    return _folder() / f"libschuss_{name}.so"  # CMake names modules so on macOS, too
+_ELF_MACHINES = {62: ("x86_64", "amd64"), 183: ("aarch64", "arm64")}
+"""The numbers of processors in the header of a library of Linux, and what they are called."""
+
+
+def _check_file(path: Path) -> None:
+    """Raise OSError for a library of another processor, or a part of one: the loader of Linux faults on what is cut short.
+
+    Files that are no ELF libraries of 64 bits, little end first, are left to the loader.
+    """
+    with path.open("rb") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+            return
+        (machine,) = struct.unpack_from("<H", header, 18)
+        segments, sections = struct.unpack_from("<QQ", header, 32)
+        segment_size, segment_count, section_size, section_count = struct.unpack_from("<4H", header, 54)
+        file.seek(segments)
+        table = file.read(segment_size * segment_count)
+        size = os.fstat(file.fileno()).st_size
+    names = _ELF_MACHINES.get(machine, (f"processor number {machine}",))
+    if platform.machine().lower() not in names:
+        raise OSError(f"{path.name} is built for {names[0]}, and this is {platform.machine()}")
+    ends = [segments + segment_size * segment_count, sections + section_size * section_count]
+    for start in range(0, len(table) - 55, segment_size or 56):
+        offset, _, _, stored = struct.unpack_from("<4Q", table, start + 8)
+        ends.append(offset + stored)
+    if size < max(ends):
+        raise OSError(f"{path.name} is cut short: {size} bytes of {max(ends)}")
+
+
+def _advice(path: Path) -> str:
+    """Return what to do about a library that cannot be loaded."""
+    try:
+        forbidden = os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 0)
+    except OSError:
+        forbidden = 0
+    if forbidden:
+        return f"{path.parent} is mounted without permission to execute (noexec): install schuss elsewhere"
+    return "reinstall schuss for this machine"
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """Return the library in a file with its functions declared; raise EngineError, with the reason, if it is unusable."""
+    try:
+        _check_file(path)
+        native = ctypes.CDLL(str(path))
+        for function, (result, arguments) in _FUNCTIONS.items():
+            getattr(native, function).restype = result
+            getattr(native, function).argtypes = arguments
+    except (OSError, AttributeError) as error:  # AttributeError: a function is missing
+        raise EngineError(
+            f"the native kernels cannot be loaded: {error}; {_advice(path)}, or go on with engine='reference'"
+        ) from error
+    return native
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The libraries that this machine runs, the least instruction set first, and why others of them cannot be loaded."""
+
+    usable: dict[str, ctypes.CDLL]
+    damaged: dict[str, str]
 
 
 @cache
-def _load(name: str) -> ctypes.CDLL:
-    """Return the library of one instruction set; raise EngineError where it was not built."""
-    path = _path(name)
-    if not path.is_file():
+def _found() -> _Found:
+    """Load the libraries that were built and that this machine runs; raise EngineError if there is none.
+
+    The least one must load: it runs on every machine of its kind, and so is the one to ask what this machine runs.
+    """
+    paths = {name: _folder() / f"libschuss_{name}.so" for name in LEVELS}  # CMake names modules so on macOS, too
+    built = [name for name, path in paths.items() if path.is_file()]
+    if not built:
         raise EngineError(
             "the native kernels were not built when schuss was installed; install a C++20 compiler (g++ 11 or later) and "
             "reinstall schuss, or go on with engine='reference'"
         )
-    try:
-        native = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise EngineError(f"the native kernels cannot be loaded: {error}") from error
-    for function, (result, arguments) in _FUNCTIONS.items():
-        getattr(native, function).restype = result
-        getattr(native, function).argtypes = arguments
-    return native
+    usable = {built[0]: _open(paths[built[0]])}
+    damaged = {}
+    machine = usable[built[0]].schuss_machine_level()
+    if LEVELS[built[0]] > machine:
+        raise EngineError(
+            f"the native kernels need {built[0]}, which this machine does not run; use engine='reference'"
+        )
+    for name in built[1:]:
+        if LEVELS[name] <= machine:
+            try:
+                usable[name] = _open(paths[name])
+            except EngineError as error:
+                damaged[name] = str(error)
+    return _Found(usable, damaged)
 
 
-@cache
 def machine_levels() -> tuple[str, ...]:
     """Return the instruction sets that were built and that this machine runs, the best last."""
-    machine = _load("baseline").schuss_machine_level()
-    names = [name for name, level in LEVELS.items() if level <= machine]
-    return tuple(name for name in names if _path(name).is_file())
+    return tuple(_found().usable)
 
 
 def level() -> str:
-    """Return the instruction set in use: the best one, or what SCHUSS_INSTRUCTION_SET asks for.
+    """Return the instruction set in use: the best one that can be loaded, or what SCHUSS_INSTRUCTION_SET asks for.
 
     Raises EngineError if that is no instruction set of this machine.
     """
-    known = machine_levels()
+    found = _found()
     asked = os.environ.get(LEVEL_VARIABLE, "")
-    if asked and asked not in known:
-        raise EngineError(f"{LEVEL_VARIABLE}={asked!r} is not available; this machine runs {', '.join(known)}")
-    return asked or known[-1]
+    if asked in found.damaged:
+        raise EngineError(f"{LEVEL_VARIABLE}={asked!r}: {found.damaged[asked]}")
+    if asked and asked not in found.usable:
+        raise EngineError(f"{LEVEL_VARIABLE}={asked!r} is not available; this machine runs {', '.join(found.usable)}")
+    return asked or list(found.usable)[-1]
+
+
+def shortfall() -> str:
+    """Return why a lower instruction set is in use than this machine runs, or nothing if it is the best."""
+    found, used = _found(), level()
+    if os.environ.get(LEVEL_VARIABLE) or not found.damaged:
+        return ""
+    better = {name: reason for name, reason in found.damaged.items() if LEVELS[name] > LEVELS[used]}
+    return "; ".join(f"{name}: {reason}" for name, reason in better.items())
 
 
 def library() -> ctypes.CDLL:
     """Return the library of the instruction set in use; raise EngineError with the reason where there is none."""
-    return _load(level())
+    return _found().usable[level()]
 
 
 def devices() -> tuple[str, ...]:
     """Return what the engine runs on, such as ``2 threads, avx2``."""
-    library()
-    threads = available_threads()
-    return (f"{threads} thread{'s' * (threads != 1)}, {level()}",)
+    threads, missed = available_threads(), shortfall()
+    return (f"{threads} thread{'s' * (threads != 1)}, {level()}{f' (not {missed})' if missed else ''}",)
 
 
 def fma_peak(dtype: np.dtype[Any], threads: int, seconds: float = 0.2) -> float:
@@ -224,7 +304,7 @@ def activation_rate(activation: Activation, dtype: np.dtype[Any], threads: int, 
 
 @lru_cache(maxsize=64)
 def _network(sizes: tuple[int, ...], activations: tuple[Activation, ...], dtype: np.dtype[Any]) -> _Network:
-    native = _load("baseline")  # the codes are the same in all
+    native = next(iter(_found().usable.values()))  # the codes are the same in all
     codes = [native.schuss_activation(row.name.encode()) for row in activations]
     depth = len(codes)
     return _Network(depth, dtype.itemsize, (c_int32 * (depth + 1))(*sizes), (c_int32 * depth)(*codes))

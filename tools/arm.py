@@ -1,0 +1,87 @@
+"""Run the numeric tests with the aarch64 wheel, emulated by qemu, with Debian's Python for that processor.
+
+    python tools/arm.py dist/*manylinux*aarch64.whl                  # all of NUMERIC: see docs/releasing.md for how long
+    python tools/arm.py dist/*manylinux*aarch64.whl --quick          # a selection of a few minutes
+    python tools/arm.py dist/*manylinux*aarch64.whl tests/test_costs.py -k softmax
+
+Needs Debian's package qemu-user; Python, NumPy and pytest for aarch64 are downloaded into build/systems.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import systems
+
+ROOT = Path(__file__).parent.parent
+NUMERIC = (
+    "activations",
+    "costs",
+    "engines",
+    "folds",
+    "network",
+    "optimizers",
+    "philox",
+    "population",
+    "resume",
+    "training",
+)
+PACKAGES = ("numpy", "safetensors", "pytest", "hypothesis")
+QUICK: tuple[str, ...] = ("tests/test_philox.py", "tests/test_costs.py", "tests/test_engines.py")
+
+
+def python(folder: Path) -> tuple[list[str], Path]:
+    """Return the command that runs Python of aarch64, and a folder with the packages that the tests need."""
+    root = systems.unpack("aarch64", ("python3", "libstdc++6"), folder)
+    command = [*systems.emulator("aarch64", root), str(root / "usr" / "bin" / "python3")]
+    asked = subprocess.run(
+        [*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
+    )
+    if asked.returncode:
+        raise systems.MissingError(f"Python of aarch64 does not run: {asked.stderr.strip()}")
+    site = folder / f"site-aarch64-{asked.stdout.strip()}"
+    if not site.is_dir():
+        tags = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (28, 27, 17)]
+        options = [
+            "--only-binary=:all:",
+            f"--python-version={asked.stdout.strip()}",
+            "--platform=manylinux2014_aarch64",
+            *tags,
+        ]
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options]
+        subprocess.run([*pip, "--target", site, *PACKAGES], check=True)
+    return command, site
+
+
+def main() -> int:
+    """Run the tests that the command line names, and return pytest's status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--quick", action="store_true", help="a selection of a few minutes")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "systems", help="for what is downloaded")
+    options, words = parser.parse_known_args()
+    command, site = python(options.folder.resolve())
+    if not any(word.startswith("tests") for word in words):
+        words = [*(QUICK if options.quick else [f"tests/test_{name}.py" for name in NUMERIC]), *words]
+    with tempfile.TemporaryDirectory() as installed:
+        with zipfile.ZipFile(options.wheel) as packed:
+            packed.extractall(installed)
+        environment = {**os.environ, "PYTHONPATH": f"{installed}:{site}", "PYTHONDONTWRITEBYTECODE": "1"}
+        described = (
+            "import platform, schuss; print(platform.machine(), schuss.__file__, *schuss.list_engines()[0].devices)"
+        )
+        subprocess.run([*command, "-c", described], env=environment, check=True, cwd=installed)
+        before = time.perf_counter()
+        tests = [*command, "-m", "pytest", "-p", "no:cacheprovider", *words]
+        status = subprocess.run(tests, env=environment, cwd=ROOT).returncode
+        print(f"{time.perf_counter() - before:.0f} s under qemu")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,8 +16,8 @@ HEAVY = {"cupy", "matplotlib", "onnx", "polars", "pyopencl", "rich", "safetensor
 # Lower modules never import from higher ones; engines never import network or training.
 RANKS = [
     {"errors", "philox"},
-    {"resources", "guards", "figures", "page"},
-    {"activations", "initializers", "arrays", "schedules", "metrics"},
+    {"resources", "guards", "figures", "page", "schema"},
+    {"activations", "initializers", "arrays", "schedules", "metrics", "table_schema"},
     {"costs"},
     {"layers", "optimizers"},
     {"engines"},
@@ -26,6 +26,7 @@ RANKS = [
     {"population"},
     {"checkpoint", "checks", "console", "tables"},
     {"runs"},
+    {"training_schema"},
     {"training_file"},
     {"training", "candidates"},
     {"comparison", "limits", "callbacks", "tabular"},

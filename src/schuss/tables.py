@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from schuss.checkpoint import write_atomically
 from schuss.errors import InputError, Problems
+from schuss.table_schema import check_encoding
 
 MOST_CATEGORIES = 100
 MOST_COLUMNS = 100_000
@@ -186,8 +187,12 @@ class Encoding:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Self:
-        """Return the encoding that ``to_dict`` gave."""
+    def from_dict(cls, plain: Any, inputs: int, outputs: int) -> Self:
+        """Return the encoding that ``to_dict`` gave, for a network of so many inputs and outputs.
+
+        Raises MismatchError if it is no encoding, or one of another network.
+        """
+        check_encoding(plain, inputs, outputs)
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
         columns = [c | {"categories": c["categories"] and tuple(c["categories"])} for c in plain["columns"]]
         fields["columns"] = tuple(Column(**column) for column in columns)

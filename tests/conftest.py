@@ -10,6 +10,18 @@ LEVELS = cpu.machine_levels()
 ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), "opencl"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="also run what is marked full: sanitizers and fuzzing")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 def skip_without_opencl():
     try:
         opencl.devices()

@@ -193,10 +193,29 @@ class Encoding:
         Raises MismatchError if it is no encoding, or one of another network.
         """
         check_encoding(plain, inputs, outputs)
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-        columns = [c | {"categories": c["categories"] and tuple(c["categories"])} for c in plain["columns"]]
-        fields["columns"] = tuple(Column(**column) for column in columns)
-        return cls(**fields)
+        columns = tuple(
+            Column(
+                column["name"],
+                column["categories"] and tuple(column["categories"]),
+                float(column["median"]),
+                column["marks_missing"],
+            )
+            for column in plain["columns"]
+        )
+        numbers = {
+            name: tuple(map(float, plain[name])) if isinstance(plain.get(name), list) else plain.get(name)
+            for name in ("feature_mean", "feature_deviation", "levels")
+        }
+        classes, clip = plain.get("classes"), plain.get("clip")
+        return cls(
+            target=plain["target"],
+            columns=columns,
+            target_mean=float(plain["target_mean"]),
+            target_deviation=float(plain["target_deviation"]),
+            classes=classes and tuple(classes),
+            clip=clip and float(clip),
+            **numbers,
+        )
 
 
 def read_table(path: str | os.PathLike[str]) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.full
 pytest.importorskip("atheris")
 
+TARGETS = ["model", "checkpoint", "onnx"]
 SECONDS = 60
 SCRIPT = Path(__file__).parent / "fuzz" / "fuzz.py"
 
@@ -20,7 +21,7 @@ def fuzz(target, seconds, folder, *options):
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize("target", ["model", "checkpoint", "onnx"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_any_bytes_give_a_good_object_or_the_documented_error(target, tmp_path):
     done = fuzz(target, SECONDS, tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
@@ -30,7 +31,8 @@ def test_any_bytes_give_a_good_object_or_the_documented_error(target, tmp_path):
     print(done.stdout)
 
 
-def test_a_reader_without_a_schema_is_found(tmp_path):
-    done = fuzz("model", SECONDS, tmp_path, "--mistake")
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_reader_that_checks_less_is_found(target, tmp_path):
+    done = fuzz(target, SECONDS, tmp_path, "--mistake")
     assert done.returncode != 0
     assert "fuzz target exited" in done.stderr

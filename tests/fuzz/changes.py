@@ -73,6 +73,9 @@ def changed_model(data, random, model, mutate, most):
         return mutate(data, most)
     try:
         for _ in range(random.choice((1, 1, 2, 3))):
+            if model.graph.node and random.random() < 0.5:
+                _change_node(model.graph, random)
+                continue
             messages = list(_messages(model))
             message = random.choice(messages)
             _change(message, random, [one for one in messages if type(one) is type(message)])
@@ -102,7 +105,8 @@ def _messages(message):
 
 def _change(message, random, alike):
     """Change one field of a message: to another value, to that of a message alike, or away."""
-    field = random.choice(message.DESCRIPTOR.fields)
+    there = [field for field, _ in message.ListFields()]
+    field = random.choice(there if there and random.random() < 0.8 else message.DESCRIPTOR.fields)
     value = getattr(message, field.name)
     several = hasattr(value, "append")
     what = random.random()
@@ -129,9 +133,54 @@ def _change(message, random, alike):
             setattr(message, field.name, scalar)
 
 
-NAMES = ["x", "y", "a", "b", "W0", "b0", "alpha", "axis", "transB", "to", "ai.onnx", "com.example", "../x", ""]
-NAMES += ["Relu", "Sigmoid", "Gemm", "MatMul", "Add", "Mul", "Identity", "Dropout", "Flatten", "Cast", "Softmax", "Elu"]
-NAMES += ["LeakyRelu", "Transpose"]
+OPERATORS = [
+    "Relu",
+    "Sigmoid",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Identity",
+    "Dropout",
+    "Flatten",
+    "Cast",
+    "Softmax",
+    "Elu",
+]
+OPERATORS += ["LeakyRelu", "Gelu", "Tanh", "Exp", "Softplus", "Transpose", "Neg"]
+NAMES = [*OPERATORS, "x", "y", "a", "b", "W0", "b0", "alpha", "axis", "to", "ai.onnx", "com.example", "../x", ""]
+ATTRIBUTES = [("alpha", 1, (0.01, 0.3, 1.0)), ("beta", 1, (0.5, 1.0)), ("axis", 2, (-1, 0, 1, 2)), ("transA", 2, (0, 1)),
+              ("transB", 2, (0, 1)), ("to", 2, (1, 7, 9, 10, 11)), ("approximate", 3, (b"none", b"tanh"))]  # fmt: skip
+"""Name, type (of AttributeProto: a float, a whole number, a text) and values."""
+
+
+def _change_node(graph, random):
+    """Make a node do something else: another operator, other inputs, an attribute; or put one after it."""
+    node, what = random.choice(graph.node), random.random()
+    if what < 0.25:
+        node.op_type = random.choice(OPERATORS)
+    elif what < 0.4 and node.input:
+        others = [name for other in graph.node for name in (*other.input, *other.output)]
+        node.input[random.randrange(len(node.input))] = random.choice(others)
+    elif what < 0.7:
+        name, kind, values = random.choice(ATTRIBUTES)
+        attribute = next((one for one in node.attribute if one.name == name), None) or node.attribute.add()
+        attribute.name, attribute.type = name, kind
+        setattr(attribute, {1: "f", 2: "i", 3: "s"}[kind], random.choice(values))
+    elif node.output:
+        place, name = list(graph.node).index(node) + 1, f"new{random.randrange(1000)}"
+        made = graph.node.add()
+        made.op_type, made.name = random.choice(OPERATORS), name
+        made.input.append(name)
+        made.output.append(node.output[0])
+        node.output[0] = name
+        ordered = list(graph.node)
+        ordered.insert(place, ordered.pop())
+        copies = [type(node)() for _ in ordered]
+        for one, other in zip(copies, ordered, strict=True):
+            one.CopyFrom(other)
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def _scalar(field, random):

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what is read: python fuzz.py model|checkpoint|onnx SECONDS FOLDER [--mistake].
 
 Any bytes give a good object or the documented error, never another, and never take more than 2 GB. FOLDER is for files, and
-for an input that fails. --mistake takes the schema of model files away, which must be found.
+for an input that fails. --mistake takes a check of the reader away, which must be found.
 """
 
 import os
@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["schuss"]):
     import schuss
-    from schuss import checkpoint, tabular, training_file
+    from schuss import checkpoint, tabular, training_file, training_schema
     from schuss.engines import reference  # noqa: F401 - instrumented
     from schuss.table_commands import described
 
@@ -60,6 +60,9 @@ class Model:
         encoding = tabular.load(path).encoding
         tabular.load(path).outputs({one.name: [None] if one.categories is None else ["a"] for one in encoding.columns})
 
+    def break_the_reader(self):
+        checkpoint._MODEL = lambda description, name: None
+
     def is_good(self, path):
         """Return whether a file is taken; let every error pass that no reader promises."""
         try:
@@ -100,6 +103,9 @@ class Saved(Model):
                 training.run(9, optimizer, early_stopping=self.run, callbacks=[write])
             found.append((FOLDER / "seed").read_bytes())
         return found
+
+    def break_the_reader(self):
+        training_schema.check = lambda description, name: None
 
     def check(self, path):
         with Training.resume(path, X, Y, validation=(X, Y), engine="cpu") as training:
@@ -143,6 +149,9 @@ class Graph(Model):
         made.append(self.onnx.helper.make_model(graph, opset_imports=opset, ir_version=9))
         return [one.SerializeToString() for one in made]
 
+    def break_the_reader(self):
+        sys.modules["schuss.interop.onnx.reading"]._fits = lambda value, usual: True
+
     def check(self, path):
         network = self.interop.load(path)
         given = np.linspace(-1, 1, 3 * network.inputs).reshape(3, network.inputs)
@@ -166,9 +175,9 @@ def main(name, seconds, mistake):
     checkpoint._digest = checkpoint.digest_of_all = lambda text, content: (
         "right"
     )  # it is no secret, and stops every change
-    if mistake:
-        checkpoint._MODEL = lambda description, name: None
     target = {"model": Model, "checkpoint": Saved, "onnx": Graph}[name]()
+    if mistake:
+        target.break_the_reader()
     corpus = FOLDER / "corpus"
     corpus.mkdir()
     for number, content in enumerate(target.seeds()):

@@ -4,7 +4,6 @@ Any bytes give a good object or the documented error, never another, and never t
 for an input that fails. --mistake takes a check of the reader away, which must be found.
 """
 
-import os
 import random
 import resource
 import sys
@@ -211,5 +210,4 @@ def main(name, seconds, mistake):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(__file__))
     main(sys.argv[1], int(sys.argv[2]), "--mistake" in sys.argv)

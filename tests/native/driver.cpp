@@ -21,6 +21,8 @@ struct Choice {
   double input_noise, average;
 };
 
+constexpr uint64_t least_cases = 40; // however long they take: enough for every scheme
+
 static const char *const elementwise[] = {"linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "exp"};
 static const char *const costs[] = {"quadratic", "absolute", "huber", "quantile", "poisson", "binary_cross_entropy", "cross_entropy"};
 
@@ -274,7 +276,7 @@ int main(int count, char **arguments) {
   const Deadline deadline(std::atof(arguments[3]));
   std::map<std::string, int> schemes;
   uint64_t seed = first;
-  for (; seed < first + cases && !deadline.passed(); seed++) {
+  for (; seed < first + cases && (seed < first + least_cases || !deadline.passed()); seed++) {
     seed_at_work = seed;
     const auto found = result(seed, 0, mistake);
     schemes[found.first]++;

@@ -125,12 +125,14 @@ def test_what_is_usual_is_taken():
         assert interop.load(made).sizes == (2, 2)
 
 
-@pytest.mark.parametrize("change", ["short", "long", "negative", "kind", "text"])
+@pytest.mark.parametrize("change", ["short", "long", "ragged", "negative", "kind", "text"])
 def test_constants_that_are_not_whole_are_refused(change):
     made = after_a_layer("Relu")
     (tensor,) = made.graph.initializer
-    if change in ("short", "long"):
-        tensor.raw_data = tensor.raw_data[:-8] if change == "short" else tensor.raw_data + bytes(8)
+    if change in ("short", "long", "ragged"):
+        tensor.raw_data = (
+            tensor.raw_data[:-8] if change == "short" else tensor.raw_data + bytes(8 if change == "long" else 1)
+        )
     elif change == "negative":
         tensor.dims[:] = [-2, -2]
     else:

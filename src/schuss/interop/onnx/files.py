@@ -73,9 +73,9 @@ def _array(name: str, tensor: Any) -> NDArray[Any]:
     if kind not in _FIELDS or tensor.HasField("segment") or any(length < 0 for length in shape):
         raise InputError(f"the constant {name!r} must be a whole array of float32, float64 or bool")
     field, size = _FIELDS[kind]
-    found = len(tensor.raw_data) // size if tensor.HasField("raw_data") else len(getattr(tensor, field))
-    if found != math.prod(shape):
-        raise InputError(f"the constant {name!r} has the shape {shape} but {found} numbers")
+    found = len(tensor.raw_data) if tensor.HasField("raw_data") else len(getattr(tensor, field)) * size
+    if found != math.prod(shape) * size:
+        raise InputError(f"the constant {name!r} has the shape {shape}, of {size} bytes a number, but {found} bytes")
     array = np.array(numpy_helper.to_array(tensor))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"the constant {name!r} holds numbers that are not finite")

@@ -25,16 +25,6 @@ LEVELS = cpu.machine_levels()
 ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), "opencl"]
 
 
-def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="run what is exhaustive, too")
-
-
-def pytest_collection_modifyitems(config, items):
-    for item in items:
-        if item.get_closest_marker("full") and not config.getoption("--full"):
-            item.add_marker(pytest.mark.skip(reason="runs with --full"))
-
-
 def skip_without_opencl():
     try:
         opencl.devices()

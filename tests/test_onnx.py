@@ -157,10 +157,10 @@ def test_graphs_that_are_no_dense_network_name_the_node(tmp_path):
     wrong = {
         "conv7": graph_of(node("Conv", ["x", "W"], ["y"], name="conv7"), W=W),
         "no dense layer": graph_of(node("Identity", ["x"], ["y"])),
-        "goes to 2 nodes": graph_of(node("Gemm", ["x", "W"], ["a"]), node("Add", ["a", "a2"], ["y"]),
-                                    node("Relu", ["a"], ["a2"]), W=W),
+        "goes to 2 nodes": graph_of(node("Gemm", ["x", "W"], ["a"]), node("Relu", ["a"], ["a2"]),
+                                    node("Add", ["a", "a2"], ["y"]), W=W),
         "alpha=": graph_of(node("Gemm", ["x", "W"], ["a"]), node("LeakyRelu", ["a"], ["y"], alpha=0.3), W=W),
-        "factors": graph_of(node("Gemm", ["x", "W"], ["y"], alpha=0.5), W=W),
+        "alpha=0.5": graph_of(node("Gemm", ["x", "W"], ["y"], alpha=0.5), W=W),
     }  # fmt: skip
     for words, graph in wrong.items():
         with pytest.raises(InputError, match=words):

@@ -11,6 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,64 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from schuss.activations import ACTIVATIONS
 from schuss.errors import InputError, ModelFileError
-from schuss.layers import Dense, parameter_count, sizes_of, views
+from schuss.initializers import INITIALIZERS
+from schuss.layers import Dense, parameter_count, views
 from schuss.network import DTYPES, DenseModel, Network
 from schuss.population import Population
+from schuss.schema import Check, MismatchError, anything, key_of, listed, mapped, number, one_of, parsed, record, whole
 
 FORMAT = 1
 
-
 Model = Network | Population
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+"""The dtype and shape of tensors, by name."""
+Layout = Callable[[dict[str, Any], dict[str, tuple[int, ...]]], Tensors]
+"""For a description and the shapes that a file has: the dtype and shape of each tensor that it must have, and no others."""
+
+MOST_UNITS = 2**31 - 1  # the engines count them in 32 bits
+SEED = whole(0, 2**64 - 1)
+_DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "bool": "BOOL"}
+_LAYER = record(
+    {
+        "units": whole(1, MOST_UNITS),
+        "activation": key_of(ACTIVATIONS, "the name of an activation"),
+        "initializer": key_of((*INITIALIZERS, "array"), "the name of an initializer"),
+    },
+    {"dropout": number(0, 1)},
+)
+_NETWORK: dict[str, Check] = {
+    "inputs": whole(1, MOST_UNITS),
+    "layers": listed(_LAYER, 1),
+    "dtype": one_of(*DTYPES),
+}
+_SEEDS: dict[str, Check] = {"seed": SEED, "seeds": listed(SEED, 1)}
+
+
+def architecture(**others: Check) -> Check:
+    """Return the schema of what ``describe`` gives, with other entries beside it."""
+    entries = record({**_NETWORK, **others}, _SEEDS)
+
+    def check(value: Any, name: str) -> None:
+        entries(value, name)
+        if ("seed" in value) == ("seeds" in value):
+            raise MismatchError("a network has a seed, a population seeds; got both or neither")
+
+    return check
+
+
+_MODEL = architecture(format=one_of(FORMAT), extra=mapped(lambda key: True, anything, "a text"))
 
 
 def save(network: DenseModel, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
     """Write a network or a population, and with it ``extra``, anything that JSON can hold (such as the scaling of a table).
 
-    The file is written beside its place, synced and renamed. Raises OSError; an older file is then untouched.
+    The file is written beside its place, synced and renamed. Raises OSError, and InputError for parameters that are not
+    finite; an older file is then untouched.
     """
+    if not np.isfinite(network.parameters).all():
+        raise InputError("cannot save: the parameters are not all finite numbers, and the file could not be loaded")
     description = {"format": FORMAT, **describe(network), "extra": extra or {}}
     tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(network.parameters, network.sizes).items()}
     text = json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -61,7 +106,12 @@ def describe(network: DenseModel) -> dict[str, Any]:
 
 
 def restored(description: dict[str, Any], parameters: NDArray[Any]) -> Model:
-    """Return the model of a description on given parameters, (p,) or (members, p). Raises InputError if they do not fit."""
+    """Return the model of a description that fits ``ARCHITECTURE`` on given parameters, (p,) or (members, p).
+
+    Raises MismatchError for parameters that are not finite, InputError if the layers make no network.
+    """
+    if not np.isfinite(parameters).all():
+        raise MismatchError("the parameters are not all finite numbers")
     dense = [_dense(row) for row in description["layers"]]
     seeds = description.get("seeds")
     if seeds is None:
@@ -75,33 +125,70 @@ def write_tensors(
     """Write tensors with a description under the name ``kind``, and a digest of both, in one step. Raises OSError."""
     text = json.dumps(description, sort_keys=True, ensure_ascii=False)
     packed = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_atomically(path, to_bytes(packed, metadata={kind: text, "sha256": _digest_of_all(text, packed)}))
+    write_atomically(path, to_bytes(packed, metadata={kind: text, "sha256": digest_of_all(text, packed)}))
 
 
 def read_tensors(
-    path: str | os.PathLike[str], kind: str, what: str, writer: str
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the description and tensors of a file of ``write_tensors``; raise ModelFileError if it is damaged or another."""
-    metadata, tensors = _open(path, what)
-    if kind not in metadata:
-        raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one written by {writer}")
-    if metadata.get("sha256") != _digest_of_all(metadata[kind], tensors):
-        raise ModelFileError(f"{str(path)!r} is damaged: the digest of its contents differs from the one it carries")
-    return dict(json.loads(metadata[kind])), tensors
+    path: str | os.PathLike[str], kind: str, what: str, writer: str, check: Check, layout: Layout
+) -> tuple[dict[str, Any], str, str, dict[str, NDArray[Any]]]:
+    """Return the description, its text, the digest and the tensors of a file.
 
-
-def _open(path: str | os.PathLike[str], what: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    The description is of the name ``kind`` and must fit ``check``; the tensors must be those of ``layout``. Both are compared
+    with what the file says of itself, and that with its length, before any tensor is read. Raises FileNotFoundError, or
+    ModelFileError for a file that is damaged or of another kind.
+    """
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"there is no {what} {str(source)!r}")
+    if not source.is_file():
+        raise ModelFileError(f"{str(source)!r} is no file")
+    with refused(source, what), safe_open(source, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if kind not in metadata:
+            raise ModelFileError(f"{str(source)!r} is a safetensors file, but not one written by {writer}")
+        description = parsed(metadata[kind])
+        found = description.get("format") if isinstance(description, dict) else None
+        if type(found) is int and found > FORMAT:
+            raise ModelFileError(f"{str(source)!r} has format {found}, this version reads {FORMAT}; update schuss")
+        check(description, "")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        present = {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+        _compare(present, layout(description, {name: shape for name, (_, shape) in present.items()}))
+        tensors = {name: file.get_tensor(name) for name in present}
+        return description, metadata[kind], metadata.get("sha256", ""), tensors
+
+
+@contextmanager
+def refused(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Raise ModelFileError for whatever is found wrong with a file while it is read."""
     try:
-        with safe_open(source, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{str(source)!r} is no whole safetensors file: {error}; was it cut short?") from error
+        yield
+    except ModelFileError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{str(path)!r} is no whole safetensors file: {error}; was it cut short?") from error
+    except (MismatchError, InputError) as error:
+        raise ModelFileError(f"{str(path)!r} is damaged: {error}; use another {what}") from error
+    except MemoryError as error:
+        raise ModelFileError(f"{str(path)!r} is larger than the memory that is free") from error
 
 
-def _digest_of_all(text: str, tensors: dict[str, NDArray[Any]]) -> str:
+def _compare(found: Tensors, expected: Tensors) -> None:
+    """Raise MismatchError unless the tensors found, dtype and shape by name, are those that are expected."""
+    for name, (dtype, shape) in expected.items():
+        if name not in found:
+            raise MismatchError(f"{name} is missing")
+        if found[name] != (_DTYPES[dtype], shape):
+            raise MismatchError(
+                f"{name} must be {dtype} of shape {shape}; got {found[name][0]} of shape {found[name][1]!s:.80}"
+            )
+    unknown = [name for name in found if name not in expected]
+    if unknown:
+        raise MismatchError(f"{unknown[0]!r:.80} is no tensor of such a file")
+
+
+def digest_of_all(text: str, tensors: dict[str, NDArray[Any]]) -> str:
+    """Return the digest of a description and of all tensors in the order of their names."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -120,37 +207,14 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def load_with_extra(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
     """Return the network or population of a model file and what ``save`` was given as ``extra``."""
-    source = Path(path)
-    metadata, tensors = _open(path, "model file")
-    if "schuss" not in metadata:
-        raise ModelFileError(f"{str(source)!r} is a safetensors file, but not one written by schuss")
-    try:
-        description = json.loads(metadata["schuss"])
-        if description["format"] != FORMAT:
-            raise ModelFileError(
-                f"{str(source)!r} has format {description['format']}, this version reads {FORMAT}; update schuss"
-            )
-        dtype = description["dtype"]
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r}")
-        dense = [_dense(row) for row in description["layers"]]
-        sizes = sizes_of(description["inputs"], dense)
-        seeds = description.get("seeds")
-        several = () if seeds is None else (len(seeds),)
-        parameters = np.empty((*several, parameter_count(sizes)), dtype)
-        for name, view in _tensors(parameters, sizes).items():
-            tensor = tensors.pop(name)
-            if tensor.shape != view.shape or tensor.dtype != view.dtype:
-                raise ValueError(f"{name} has shape {tensor.shape} and dtype {tensor.dtype}")
-            view[:] = tensor
-        if tensors or metadata.get("sha256") != _digest(metadata["schuss"], parameters):
-            raise ValueError("the digest of its contents differs from the one it carries")
-        model = restored(description, parameters)
-    except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{str(source)!r} is damaged: {error}; use another copy of it") from error
-    return model, description["extra"]
+    description, text, digest, tensors = read_tensors(path, "schuss", "model file", "schuss", _MODEL, _layout)
+    with refused(path, "copy of it"):
+        parameters = np.empty((*_several(description), _count(description)), description["dtype"])
+        for name, view in _tensors(parameters, _sizes(description)).items():
+            view[:] = tensors.pop(name)
+        if digest != _digest(text, parameters):
+            raise MismatchError("the digest of its contents differs from the one it carries")
+        return restored(description, parameters), description["extra"]
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -184,14 +248,36 @@ def _umask() -> int:
     return mask
 
 
+def _sizes(description: dict[str, Any]) -> tuple[int, ...]:
+    return description["inputs"], *(layer["units"] for layer in description["layers"])
+
+
+def _count(description: dict[str, Any]) -> int:
+    return parameter_count(_sizes(description))
+
+
+def _several(description: dict[str, Any]) -> tuple[int, ...]:
+    return (len(description["seeds"]),) if "seeds" in description else ()
+
+
+def _layout(description: dict[str, Any], present: dict[str, tuple[int, ...]]) -> Tensors:
+    """Return what a model file holds (see ``Layout``)."""
+    several, dtype = _several(description), description["dtype"]
+    expected: Tensors = {}
+    for level, (inputs, units) in enumerate(pairwise(_sizes(description))):
+        expected[f"layers.{level}.weights"] = dtype, (*several, units, inputs)
+        expected[f"layers.{level}.bias"] = dtype, (*several, units)
+    return expected
+
+
 def _seeds(model: DenseModel) -> dict[str, Any]:
     return {"seed": model.seed} if isinstance(model, Network) else {"seeds": model.seeds.tolist()}
 
 
 def _tensors(parameters: NDArray[Any], sizes: tuple[int, ...]) -> dict[str, NDArray[Any]]:
     named = {}
-    for number, (weights, bias) in enumerate(views(parameters, sizes)):
-        named[f"layers.{number}.weights"], named[f"layers.{number}.bias"] = weights, bias
+    for level, (weights, bias) in enumerate(views(parameters, sizes)):
+        named[f"layers.{level}.weights"], named[f"layers.{level}.bias"] = weights, bias
     return named
 
 

@@ -201,6 +201,13 @@ _CONSTRUCTORS = {
 }
 
 
+_WITH_OPTION: dict[str, Callable[[float], Cost]] = {
+    "huber": Huber,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "cross_entropy": CrossEntropy,
+}
+
+
 def _smoothing(share: float) -> float:
     if not (isinstance(share, int | float) and 0 <= share < 1):
         raise InputError(f"label_smoothing must be in [0, 1); got {share!r}")
@@ -213,8 +220,12 @@ def _restored(name: str, option: tuple[float, ...]) -> Cost:
 
 def from_dict(plain: dict[str, object]) -> Cost:
     """Return the cost of a name and its option, as a checkpoint holds them; raise InputError if there is none."""
-    cost = resolve(str(plain["name"]))
-    return _restored(cost.name, tuple(float(value) for value in plain["option"]))  # type: ignore[attr-defined]
+    cost, option = resolve(str(plain["name"])), tuple(float(value) for value in plain["option"])  # type: ignore[attr-defined]
+    if cost.name == "quantile":
+        return Quantile(option)
+    if len(option) != 1 or (cost.row.option is None and option != (0.0,)):
+        raise InputError(f"cost={cost!r} has {'one option' if cost.row.option else 'no option'}; got {option!r:.80}")
+    return cost if cost.row.option is None else _WITH_OPTION[cost.name](option[0])
 
 
 def resolve(cost: str | Cost) -> Cost:

@@ -401,15 +401,17 @@ def described(path: Path) -> tuple[str, list[tuple[str, str]], list[tuple[str, .
     rows += [("parameters", f"{model.parameters.size} of {model.dtype.name}")]
     rows += [("largest", f"{np.abs(model.parameters).max():.4g}")]
     columns: list[tuple[str, ...]] = []
-    encoding = extra.get("encoding")
-    if encoding:
-        classes, levels = encoding["classes"], encoding.get("levels")
-        kind = f"classes {', '.join(classes)}" if classes else f"quantiles {levels}" if levels else "a number"
-        rows += [("predicts", f"{encoding['target']}: {kind}")]
-        for column in encoding["columns"]:
-            names = column["categories"]
-            count = len(names) if names else 1 + bool(column["marks_missing"])
-            instead = "a category of its own, or none" if names else f"{column['median']:.5g}"
-            columns.append((column["name"], f"{len(names)} texts" if names else "number", f"{count}", instead))
-    rows += [(name.replace("_", " "), f"{value}") for name, value in extra.get("about", {}).items()]
+    if "encoding" in extra:
+        from schuss.tabular import encoding_of
+
+        encoding = encoding_of(path, model, extra)
+        classes, levels = encoding.classes, encoding.levels
+        kind = f"classes {', '.join(classes)}" if classes else f"quantiles {list(levels)}" if levels else "a number"
+        rows += [("predicts", f"{encoding.target}: {kind}")]
+        for column in encoding.columns:
+            names = column.categories
+            instead = "a category of its own, or none" if names else f"{column.median:.5g}"
+            columns.append((column.name, f"{len(names)} texts" if names else "number", f"{column.features}", instead))
+    about = extra.get("about")
+    rows += [(name.replace("_", " "), f"{value}") for name, value in about.items()] if isinstance(about, dict) else []
     return f"{path}: {many}, format {checkpoint.FORMAT}", rows, columns

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from schuss.checkpoint import write_atomically
 from schuss.errors import InputError, Problems
+from schuss.table_schema import check_encoding
 
 MOST_CATEGORIES = 100
 MOST_COLUMNS = 100_000
@@ -186,12 +187,35 @@ class Encoding:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Self:
-        """Return the encoding that ``to_dict`` gave."""
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-        columns = [c | {"categories": c["categories"] and tuple(c["categories"])} for c in plain["columns"]]
-        fields["columns"] = tuple(Column(**column) for column in columns)
-        return cls(**fields)
+    def from_dict(cls, plain: Any, inputs: int, outputs: int) -> Self:
+        """Return the encoding that ``to_dict`` gave, for a network of so many inputs and outputs.
+
+        Raises MismatchError if it is no encoding, or one of another network.
+        """
+        check_encoding(plain, inputs, outputs)
+        columns = tuple(
+            Column(
+                column["name"],
+                column["categories"] and tuple(column["categories"]),
+                float(column["median"]),
+                column["marks_missing"],
+            )
+            for column in plain["columns"]
+        )
+        numbers = {
+            name: tuple(map(float, plain[name])) if isinstance(plain.get(name), list) else plain.get(name)
+            for name in ("feature_mean", "feature_deviation", "levels")
+        }
+        classes, clip = plain.get("classes"), plain.get("clip")
+        return cls(
+            target=plain["target"],
+            columns=columns,
+            target_mean=float(plain["target_mean"]),
+            target_deviation=float(plain["target_deviation"]),
+            classes=classes and tuple(classes),
+            clip=clip and float(clip),
+            **numbers,
+        )
 
 
 def read_table(path: str | os.PathLike[str]) -> pl.DataFrame:

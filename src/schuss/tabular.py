@@ -36,6 +36,7 @@ from schuss.network import Network
 from schuss.optimizers import Adam
 from schuss.population import Population, mean_and_deviation
 from schuss.schedules import Cosine
+from schuss.schema import anything, mapped
 from schuss.tables import Encoding
 from schuss.training import Training
 
@@ -145,7 +146,17 @@ def load(path: str | os.PathLike[str]) -> TabularModel:
     model, extra = checkpoint.load_with_extra(path)
     if "encoding" not in extra:
         raise InputError(f"{str(path)!r} holds a network but no table encoding; it was not written by schuss train")
-    return TabularModel(model, Encoding.from_dict(extra["encoding"]), extra.get("about", {}))
+    return TabularModel(model, encoding_of(path, model, extra), extra.get("about", {}))
+
+
+def encoding_of(path: str | os.PathLike[str], model: Model, extra: dict[str, Any]) -> Encoding:
+    """Return the encoding of a model file that was read.
+
+    Raises ModelFileError if it is no encoding, does not fit the model, or what is said about it is no record.
+    """
+    with checkpoint.refused(path, "copy of it"):
+        mapped(lambda key: True, anything, "a text")(extra.get("about", {}), "about")
+        return Encoding.from_dict(extra["encoding"], model.inputs, model.sizes[-1])
 
 
 def fit(

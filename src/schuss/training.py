@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from schuss import activations, costs, diagnostics, engines, philox, training_file
+from schuss import activations, costs, diagnostics, engines, philox, training_file, training_schema
 from schuss.arrays import on_host
 from schuss.checks import (
     EarlyStopping,
@@ -422,18 +422,14 @@ class Training:
     def load_optimizer_state(self, state: dict[str, Array]) -> None:
         """Let the next run go on with a state of ``optimizer_state``, if it is of an optimizer of the same class.
 
-        Raises InputError if it is of other parameters.
+        Raises InputError, naming all that does not fit, if it is of other parameters, or holds numbers that no training
+        has.
         """
         with self._guard.exclusive():
-            shape = self._session.read("parameters").shape
-            if any(len(state[name]) and state[name].shape[-1] != shape[1] for name in ("velocity", "square", "pairs")):
-                raise InputError(f"the optimizer's state is not one of {shape[0]} members of {shape[1]} parameters")
-            if state["steps"].shape != shape[:1]:
-                raise InputError(f"the optimizer's state is of {len(state['steps'])} members; the model has {shape[0]}")
+            found = training_schema.checked_state(state, self._plan.members, self._plan.parameters, self._plan.dtype)
             progress = self._session.read("progress")
-            progress[:, STEPS] = state["steps"]
-            self._runner.restored = {name: state[name] for name in ("velocity", "square", "pairs", "kept_pairs")}
-            self._runner.restored["progress"] = progress
+            progress[:, STEPS] = found.pop("steps")
+            self._runner.restored = found | {"progress": progress}
             self._runner.restored_kind = str(state["optimizer"]), int(state["history"])
 
     def retire(self, members: Iterable[int]) -> None:

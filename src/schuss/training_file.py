@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss import checkpoint, costs
+from schuss import checkpoint, costs, training_schema
 from schuss.checks import EarlyStopping, Model
 from schuss.costs import Cost
 from schuss.engines.base import STATES, Data, Plan
-from schuss.errors import InputError, ModelFileError
+from schuss.errors import InputError
 from schuss.history import History
 from schuss.runs import Runner, Scores
+from schuss.schema import MismatchError
 
 Array = NDArray[Any]
 
-FORMAT = 1
+FORMAT = checkpoint.FORMAT
 _ROWS = 64  # of the data, by which a checkpoint knows them again
 
 
@@ -95,7 +96,8 @@ def write(
     tensors |= {f"state.{name}": value for name, value in waiting.items() if name != "parameters"}
     tensors = {name: value for name, value in tensors.items() if len(value)}
     tensors["runner.retired"], tensors["runner.scale"] = runner.retired, runner.scale
-    tensors |= {f"snapshot.{name}": value for name, value in runner.snapshot.items() if len(value)}
+    if not waiting or runner.restored_kind == runner.kind:  # else the next run takes new ones
+        tensors |= {f"snapshot.{name}": value for name, value in runner.snapshot.items() if len(value)}
     if runner.scores is not None:
         scores = runner.scores
         tensors |= {
@@ -106,7 +108,7 @@ def write(
     fates: dict[str, Any] = {}
     if history is not None and runner.now is not None:
         tensors |= {f"history.{name}": value for name, value in history.arrays.items()}
-        fates = {name: getattr(history, name) for name in ("diverged", "stopped", "converged", "restarted")}
+        fates = {name: getattr(history, name) for name in training_schema.FATES}
     description = {
         "format": FORMAT,
         "model": checkpoint.describe(model),
@@ -114,7 +116,7 @@ def write(
         "options": options,
         "step": runner.step,
         "run": runner.now,
-        "optimizer": runner.kind,
+        "optimizer": runner.restored_kind if waiting else runner.kind,
         "fates": fates,
         "data": _fingerprint(data),
         "validation": _fingerprint(held_out),
@@ -125,25 +127,18 @@ def write(
 
 def read(path: str | os.PathLike[str]) -> Saved:
     """Return what a checkpoint holds. Raises FileNotFoundError, or ModelFileError that says what is wrong with the file."""
-    description, tensors = checkpoint.read_tensors(path, "schuss_training", "checkpoint", "Training.checkpoint")
-    try:
-        if description["format"] != FORMAT:
-            raise ModelFileError(
-                f"{str(path)!r} has format {description['format']}, this version reads {FORMAT}; update schuss"
-            )
+    description, text, digest, tensors = checkpoint.read_tensors(
+        path, "schuss_training", "checkpoint", "Training.checkpoint", training_schema.check, training_schema.layout
+    )
+    with checkpoint.refused(path, "checkpoint"):
+        if digest != checkpoint.digest_of_all(text, tensors):
+            raise MismatchError("the digest of its contents differs from the one it carries")
+        training_schema.check_values(description, tensors)
         options = dict(description["options"])
-        parameters = tensors["state.parameters"]
-        model = checkpoint.restored(description["model"], np.ascontiguousarray(parameters))
+        model = checkpoint.restored(description["model"], np.ascontiguousarray(tensors["state.parameters"]))
         for name in ("l2", "l1"):
             options[name] = options[name][0] if len(options[name]) == 1 else options[name]
         cost = costs.from_dict(description["cost"])
-        missing = {f"state.{name}" for name in ("fate", "fate_epoch", "progress")} - set(tensors)
-        if missing:
-            raise ValueError(f"{', '.join(sorted(missing))} is missing")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{str(path)!r} is damaged: {error}; use another checkpoint") from error
     return Saved(model, cost, options, description, tensors, str(Path(path)))
 
 

@@ -1,10 +1,9 @@
-"""ONNX: networks with all that belongs to them as one graph, written node by node, and dense graphs as networks."""
+"""Networks with all that belongs to them as one ONNX graph, written node by node."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import schuss
-from schuss.activations import ACTIVATIONS, Activation
+from schuss.activations import Activation
 from schuss.checkpoint import write_atomically
 from schuss.ensembles import Ensemble
-from schuss.errors import InputError, unknown_name
-from schuss.layers import Dense
+from schuss.errors import InputError
 from schuss.network import Network
 from schuss.population import Population
 from schuss.tables import MISSING, Column, Encoding
@@ -66,25 +64,6 @@ def export(model: Any, path: str | os.PathLike[str] | None = None, *, name: str 
     if path is not None:
         write_atomically(path, made.SerializeToString())
     return made
-
-
-def load(path: str | os.PathLike[str] | Any) -> Network:
-    """Return the network of an ONNX file, or of an ``onnx.ModelProto``, that is a chain of dense layers.
-
-    Known are Gemm, or MatMul and Add, each with constant weights, and the activations of schuss; Identity, Dropout, Flatten
-    and Cast are passed over. float64 weights make a float64 network. Raises FileNotFoundError, or InputError that names the
-    node which is none of these.
-    """
-    if isinstance(path, str | os.PathLike):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no ONNX file {str(path)!r}")
-        try:
-            proto = onnx.load(os.fspath(path))
-        except Exception as error:  # protobuf's own, which has no stable name
-            raise InputError(f"{str(path)!r} is no ONNX file: {error}") from error
-    else:
-        proto = path
-    return _Chain(proto.graph).network()
 
 
 class _Graph:
@@ -269,82 +248,3 @@ def _column(graph: _Graph, column: Column) -> list[str]:
     )
     same = graph.node("Equal", code, graph.constant([range(len(column.categories))], np.int64))
     return [graph.node("Cast", same, to=TensorProto.DOUBLE)]
-
-
-_PASSED_OVER = ("Identity", "Dropout", "Flatten", "Cast")
-_NAMED = {row.onnx: row for row in ACTIVATIONS.values() if row.name != "linear"}
-
-
-class _Chain:
-    """A graph read as a chain of dense layers."""
-
-    def __init__(self, graph: Any) -> None:
-        self._constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-        self._nodes = list(graph.node)
-        for node in self._nodes:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self._constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        inputs = [one for one in graph.input if one.name not in self._constants]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise InputError(f"a dense graph has one input and one output; got {len(inputs)} and {len(graph.output)}")
-        self._value, self._end = inputs[0].name, graph.output[0].name
-
-    def network(self) -> Network:
-        """Return the network."""
-        weights: list[Array] = []
-        biases: list[Array] = []
-        names: list[str] = []
-        while self._value != self._end:
-            users = [node for node in self._nodes if self._value in node.input]
-            if len(users) == 2 and {node.op_type for node in users} == {"Sigmoid", "Mul"}:  # silu
-                sigmoid, product = sorted(users, key=lambda node: node.op_type != "Sigmoid")
-                if set(product.input) == {self._value, sigmoid.output[0]} and names:
-                    names[-1], self._value = "silu", product.output[0]
-                    continue
-            if len(users) != 1:
-                raise InputError(f"the value {self._value!r} goes to {len(users)} nodes; a dense graph is a chain")
-            self._take(users[0], weights, biases, names)
-        if not weights:
-            raise InputError("the graph has no dense layer: no Gemm or MatMul with constant weights")
-        dtype = np.float64 if all(W.dtype == np.float64 for W in weights) else np.float32
-        layers = [Dense(len(W), name) for W, name in zip(weights, names, strict=True)]
-        network = Network(weights[0].shape[1], layers, seed=0, dtype=dtype)
-        for layer, W, b in zip(network.layers, weights, biases, strict=True):
-            layer.weights[:], layer.bias[:] = W, b
-        return network
-
-    def _take(self, node: Any, weights: list[Array], biases: list[Array], names: list[str]) -> None:
-        """Follow the chain through a node."""
-        kind, options = node.op_type, {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        others = [self._constants.get(name) for name in node.input if name != self._value]
-        known = [array for array in others if array is not None]
-        if kind in ("Gemm", "MatMul") and node.input[0] == self._value and known and known[0].ndim == 2:
-            plain = options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0 and not options.get("transA", 0)
-            if not plain or len(known) != len(others):
-                raise InputError(f"node {node.name!r} ({kind}) has factors, or weights that are no constants")
-            W = known[0] if options.get("transB", 0) else known[0].T
-            bias = np.broadcast_to(known[1].reshape(-1), len(W)) if len(known) > 1 else np.zeros(len(W), W.dtype)
-            weights.append(W)
-            biases.append(np.array(bias))
-            names.append("linear")
-        elif kind == "Add" and names and names[-1] == "linear" and known:
-            biases[-1] = biases[-1] + np.broadcast_to(known[0].reshape(-1), len(biases[-1]))
-        elif kind in _NAMED and names and names[-1] == "linear" and not _unusual(options):
-            names[-1] = _NAMED[kind].name
-        elif kind not in _PASSED_OVER:
-            raise InputError(
-                f"node {node.name!r} ({kind}{_unusual(options)}) is no part of a dense network; "
-                f"{unknown_name('node', kind, ['Gemm', 'MatMul', 'Add', *_NAMED, *_PASSED_OVER])}"
-            )
-        self._value = node.output[0]
-
-
-def _unusual(options: dict[str, Any]) -> str:
-    """Return in words the attributes of an activation that are not those of ours, or nothing."""
-    usual = {"alpha": (0.01, 1.0), "axis": (-1, 1), "approximate": (b"none",)}
-    odd = [f" {name}={value}" for name, value in options.items() if not _is_usual(value, usual.get(name, ()))]
-    return ",".join(odd)
-
-
-def _is_usual(value: Any, usual: tuple[Any, ...]) -> bool:
-    return any(value == one or (isinstance(value, float) and abs(value - one) < 1e-6) for one in usual)

@@ -1,10 +1,24 @@
-"""What the tests share: engines, small data sets, central differences."""
+"""What the tests share: engines, small data sets, central differences; what --full and --strict-skips mean."""
+
+import re
 
 import numpy as np
 import pytest
 
 from schuss import Dense, EngineError, Network
 from schuss.engines import OpenCL, cpu, opencl
+
+
+def thinned(values, *kept):
+    """Return the values of a parameter, all but ``kept`` for ``pytest --full`` only; those of a dict go by their names."""
+    if isinstance(values, dict):
+        return [pytest.param(value, id=name, marks=full_unless(name in kept)) for name, value in values.items()]
+    return [pytest.param(value, marks=full_unless(value in kept)) for value in values]
+
+
+def full_unless(kept):
+    return () if kept else pytest.mark.full
+
 
 LEVELS = cpu.machine_levels()
 ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), "opencl"]
@@ -17,9 +31,9 @@ def skip_without_opencl():
         pytest.skip(str(error))
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=thinned(ENGINES, "reference", f"cpu-{LEVELS[-1]}", "opencl"))
 def engine(request, monkeypatch):
-    """Every engine, the native one on each instruction set of this machine."""
+    """Every engine, the native one on the best instruction set of this machine; with --full on each."""
     name, _, level = request.param.partition("-")
     if name == "opencl":
         skip_without_opencl()
@@ -29,9 +43,16 @@ def engine(request, monkeypatch):
     return name
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=thinned(LEVELS, LEVELS[-1]))
 def level(request, monkeypatch):
-    """Every instruction set of this machine."""
+    """The best instruction set of this machine; with --full every one."""
+    monkeypatch.setenv(cpu.LEVEL_VARIABLE, request.param)
+    return request.param
+
+
+@pytest.fixture(params=LEVELS)
+def every_level(request, monkeypatch):
+    """Every instruction set of this machine, also without --full."""
     monkeypatch.setenv(cpu.LEVEL_VARIABLE, request.param)
     return request.param
 
@@ -58,3 +79,70 @@ def central_differences(function, parameters, step=1e-5):
         gradient[i] = (above - function()) / (2 * step)
         parameters[i] = value
     return gradient
+
+
+# -- --full and --strict-skips ----------------------------------------------------------------------------------------
+
+LEFT_OUT = pytest.StashKey[int]()
+"""How many tests were left out for want of --full."""
+
+ALLOWED_SKIPS = (
+    "no CUDA device",
+    "the peak of memory cannot be reset here",  # /proc/self/clear_refs of a hardened container
+)
+"""The reasons of skips, as regular expressions, that lie with the machine and not with what is installed on it."""
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("schuss")
+    group.addoption("--full", action="store_true", help="run the exhaustive tests, too")
+    group.addoption(
+        "--strict-skips",
+        action="store_true",
+        help="fail if a test is skipped for want of something that can be installed",
+    )
+
+
+def pytest_report_header():
+    return f"instruction sets: {', '.join(LEVELS)}"
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take the count over from a worker of pytest-xdist: each collects all tests."""
+    node.config.stash[LEFT_OUT] = node.workeroutput.get("left_out", 0)
+
+
+def unexpected_skips(config):
+    """Return the reasons of the skips that --strict-skips does not allow."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not config.getoption("strict_skips"):
+        return []
+    reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in reporter.stats.get("skipped", [])]
+    return [reason for reason in reasons if not any(re.search(allowed, reason) for allowed in ALLOWED_SKIPS)]
+
+
+def pytest_sessionfinish(session):
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = config.stash.get(LEFT_OUT, 0)
+    elif session.exitstatus == pytest.ExitCode.OK and unexpected_skips(config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for reason in sorted(set(unexpected_skips(config))):
+        terminalreporter.write_line(f"skipped, though it can run on this machine: {reason}", red=True)
+    left_out = config.stash.get(LEFT_OUT, 0)
+    if left_out:
+        terminalreporter.write_line(f"{left_out} exhaustive tests were left out: python -m pytest --full runs them")

@@ -33,7 +33,7 @@ def sample_of_all_floats():
 
 
 @pytest.mark.parametrize("name", ULP)
-def test_native_functions_in_float32(level, name):
+def test_native_functions_in_float32(every_level, name):
     z = sample_of_all_floats()
     with np.errstate(all="ignore"):
         expected = ACTIVATIONS[name].value(z.astype(np.float64))
@@ -47,7 +47,7 @@ def test_native_functions_in_float32(level, name):
     assert np.abs(given - expected)[~normal].max() <= 2 * np.finfo("f4").tiny
 
 
-def test_native_gelu_in_float32(level):
+def test_native_gelu_in_float32(every_level):
     z = sample_of_all_floats()
     expected = ACTIVATIONS["gelu"].value(z.astype(np.float64))
     bound = 4 * np.finfo("f4").eps * np.maximum(1, np.abs(z.astype(np.float64)))
@@ -55,7 +55,7 @@ def test_native_gelu_in_float32(level):
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_native_functions_in_float64(level, name):
+def test_native_functions_in_float64(every_level, name):
     z = np.concatenate([np.linspace(-40, 40, 100_001), np.geomspace(1e-300, 1, 1000), -np.geomspace(1e-300, 1, 1000)])
     expected = ACTIVATIONS[name].value(z)
     np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def test_native_functions_in_float64(level, name):
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_nan_stays_nan_and_infinity_does_what_it_should(level, name):
+def test_nan_stays_nan_and_infinity_does_what_it_should(every_level, name):
     edges = np.array([np.nan, np.inf], np.float32)
     given = native(name, edges)
     assert np.isnan(given[0])

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 import schuss
-from schuss import checkpoint
+from schuss import checkpoint, training_file
+from schuss.callbacks import Checkpoint
 from schuss.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -158,9 +159,12 @@ def test_ctrl_c_keeps_what_was_learned():
         "10000000",
         "--patience",
         "10000000",
+        "--checkpoint",
+        "c",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    while not Path("c").exists() and process.poll() is None:  # it trains, however long the imports took
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -277,12 +281,31 @@ def test_counts_are_learned_by_poisson():
     np.testing.assert_allclose(pl.read_csv("out.csv")["count"], [1, np.exp(2)], rtol=0.35)
 
 
-def test_a_checkpoint_is_written_and_resumed():
-    arguments = (str(DIABETES), "--target", "progression", "--optimizer", "adam", "--checkpoint", "c", "--resume")
-    assert train(*arguments, "--epochs", "50", "--model", "first.safetensors") == 0
-    assert Path("c").exists()
-    assert train(*arguments, "--epochs", "50", "--model", "second.safetensors") == 0
-    assert Path("second.safetensors").exists()
+def test_a_run_that_was_killed_is_resumed_to_the_same_bits(monkeypatch):
+    monkeypatch.setattr("schuss.runs._CHUNK_SECONDS", 0.0)
+    arguments = (str(DIABETES), "--target", "progression", "--optimizer", "adam", "--epochs", "50")
+    write = Checkpoint.__call__
+
+    def write_and_fail(self, training, history):
+        write(self, training, history)
+        if training.epochs >= 20:
+            raise HaltError
+
+    assert train(*arguments, "--model", "whole.safetensors") == 0
+    resumable = (*arguments, "--checkpoint", "c", "--resume", "--model", "cut.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "__call__", write_and_fail)
+        with pytest.raises(HaltError):
+            train(*resumable)
+    assert not Path("cut.safetensors").exists()
+    assert training_file.read("c").description["run"]["epochs"] == 50
+    assert train(*resumable) == 0
+    whole, cut = (schuss.load(f"{name}.safetensors") for name in ("whole", "cut"))
+    assert cut.parameters.tobytes() == whole.parameters.tobytes()
+
+
+class HaltError(Exception):
+    pass
 
 
 @pytest.mark.parametrize(

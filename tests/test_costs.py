@@ -5,7 +5,7 @@ PyTorch's.
 import numpy as np
 import pytest
 
-from conftest import central_differences, data
+from conftest import central_differences, data, thinned
 from schuss import SGD, Adam, Dense, InputError, Network, Population, Training
 from schuss.activations import ELEMENTWISE
 from schuss.costs import COSTS, BinaryCrossEntropy, CrossEntropy, Huber, Quantile
@@ -65,7 +65,7 @@ def test_gradient_is_that_of_central_differences(engine, name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("batch_size", [None, 1, 5, 64, 200])
+@pytest.mark.parametrize("batch_size", thinned([None, 1, 5, 64, 200], None, 5, 64))
 @pytest.mark.parametrize("name", CASES)
 def test_training_follows_the_reference(level, name, batch_size, dtype):
     results = []
@@ -82,6 +82,7 @@ def test_training_follows_the_reference(level, name, batch_size, dtype):
         )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
@@ -159,7 +160,7 @@ def test_quantiles_are_learned():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("batch_size", [None, 1, 7, 100])
+@pytest.mark.parametrize("batch_size", thinned([None, 1, 7, 100], None, 7))
 @pytest.mark.parametrize("sizes", [(3, 9, 6, 2), (4, 150, 140, 1)])
 def test_dropout_and_noise_follow_the_reference(level, sizes, batch_size, dtype):
     x, y = data(205, sizes[0], sizes[-1], dtype=dtype)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import emulator
-from conftest import data, network
+from conftest import data, network, thinned
 from schuss import Adam, EarlyStopping, EngineError, InputError, Training, list_engines
 from schuss.engines import CUDA, cuda, cuts
 
@@ -277,11 +277,16 @@ def trained(engine, epochs=40, n=150, **options):
     return model, history, training.engine
 
 
-@pytest.mark.parametrize("path", cuts.PATHS)
+def assert_close(ours, theirs, dtype):
+    """Allow twenty roundings of the largest number: forty steps of Adam were seen to differ by two."""
+    assert np.abs(ours - theirs).max() <= 20 * np.finfo(dtype).eps * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("path", thinned(cuts.PATHS, "grid"))
 def test_it_follows_the_reference(world, path):
     ours, theirs = (trained(engine, batch_size=70) for engine in (CUDA(1, path=path), "reference"))
-    np.testing.assert_allclose(ours[0].parameters, theirs[0].parameters, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours[1].cost, theirs[1].cost, rtol=1e-4)
+    assert_close(ours[0].parameters, theirs[0].parameters, "float32")
+    assert_close(ours[1].cost, theirs[1].cost, "float32")
     assert ours[2] == "cuda:1"
     assert world.living == 0
 
@@ -295,8 +300,9 @@ def test_many_steps_are_a_graph(world, monkeypatch):
     assert world.ran.count("gradient") == world.ran.count("settle") == 40
 
 
-@pytest.mark.parametrize(("dtype", "tf32"), [("float32", False), ("float32", True), ("float64", False)])
-def test_wide_layers_are_products_of_cublas(world, dtype, tf32):
+@pytest.mark.parametrize("how", thinned([("float32", True), ("float32", False), ("float64", False)], ("float32", True)))
+def test_wide_layers_are_products_of_cublas(world, how):
+    dtype, tf32 = how
     x, y = data(90, 3, 2, dtype=dtype)
     models = []
     for engine in (CUDA(path="layers", tf32=tf32), "reference"):
@@ -305,7 +311,7 @@ def test_wide_layers_are_products_of_cublas(world, dtype, tf32):
             training.run(40, Adam(0.01))
             if engine != "reference":
                 assert "by the library of the device" in training.explain()
-    np.testing.assert_allclose(models[0].parameters, models[1].parameters, rtol=1e-3 if dtype == "float32" else 1e-9)
+    assert_close(*(model.parameters for model in models), dtype)
     assert f"gemm {3 if tf32 else 0}" in world.ran
 
 

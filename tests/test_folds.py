@@ -5,7 +5,6 @@ import pytest
 
 from conftest import data, network
 from schuss import SGD, Adam, Dense, EarlyStopping, InputError, Network, Population, Training
-from schuss.engines import OpenCL
 
 SIZES, FUNCTIONS = (3, 7, 2), ("tanh", "linear")
 LAYERS = [Dense(units, name) for units, name in zip(SIZES[1:], FUNCTIONS, strict=True)]
@@ -17,8 +16,6 @@ HELD_OUT = np.array([0, 3, 1, 3, 2])
 @pytest.mark.parametrize("batch_size", [None, 32])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_member_is_trained_on_the_other_folds_and_validated_on_its_own(engine, batch_size, weighted):
-    if isinstance(engine, OpenCL) and weighted:
-        pytest.skip("one case is enough for what PoCL compiles")
     x, y = data(N, 3, 2)
     weights = np.random.default_rng(1).uniform(0.5, 2, N) if weighted else np.ones(N)
     population = Population(3, LAYERS, members=5, seed=1, dtype="float64")
@@ -183,8 +180,6 @@ def test_the_training_cost_needs_no_validation_data_and_restores_nothing():
 
 
 def test_lbfgs_leaves_out_a_fold_too(engine):
-    if isinstance(engine, OpenCL):
-        pytest.skip("its search is the reference's, its gradients are tested above")
     from schuss import LBFGS
 
     x, y = data(N, 3, 2)

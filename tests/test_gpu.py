@@ -9,7 +9,7 @@ import pytest
 
 import emulator
 import nvrtc
-from conftest import data, network, skip_without_opencl
+from conftest import data, network, skip_without_opencl, thinned
 from schuss import (
     LBFGS,
     SGD,
@@ -118,8 +118,8 @@ def plain():
     return network((3, 9, 6, 2), ("sigmoid", "gelu", "linear"))
 
 
-@pytest.mark.parametrize("make", [plain, dropping])
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("make", thinned([plain, dropping], dropping))
+@pytest.mark.parametrize("options", thinned(OPTIONS, "weights and penalties"))
 @pytest.mark.parametrize("path", PATHS)
 @needs_compiler
 def test_every_path_follows_the_reference(monkeypatch, path, options, make):
@@ -134,8 +134,8 @@ def test_every_path_follows_the_reference(monkeypatch, path, options, make):
     assert ("validate" in taken or "output" in taken) or path in ("grid", "epochs")
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("optimizer", thinned(OPTIMIZERS, "adam"))
+@pytest.mark.parametrize("path", thinned(PATHS, "step"))
 @needs_compiler
 def test_every_optimizer_follows_the_reference(monkeypatch, path, optimizer):
     emulated(monkeypatch, path)
@@ -143,7 +143,7 @@ def test_every_optimizer_follows_the_reference(monkeypatch, path, optimizer):
     follow(plain, x, y, optimizer, epochs=5, l2=0.1, batch_size=90)
 
 
-@pytest.mark.parametrize("path", ["grid", "epochs", "step"])
+@pytest.mark.parametrize("path", thinned(["grid", "epochs", "step"], "grid"))
 @needs_compiler
 def test_the_narrow_paths_give_the_same_bits(monkeypatch, path):
     x, y = data(400, 3, 2, dtype="float32")
@@ -158,7 +158,7 @@ def test_the_narrow_paths_give_the_same_bits(monkeypatch, path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", thinned(PATHS, "step"))
 @needs_compiler
 def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     x, y = data(100, 3, 1, dtype="float32")
@@ -180,7 +180,7 @@ def test_members_in_waves_have_the_bits_of_members_at_once(monkeypatch, path):
     assert path == "grid" or results[1][3] < 5
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", thinned(PATHS, "epochs"))
 @needs_compiler
 def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     emulated(monkeypatch, path, units=8)
@@ -199,10 +199,10 @@ def test_who_diverges_or_no_longer_improves_ends_alone(monkeypatch, path):
     assert histories[0].diverged == histories[1].diverged
     assert histories[0].stopped == histories[1].stopped
     assert np.isfinite(models[0]).all()
-    np.testing.assert_allclose(models[0], models[1], rtol=1e-3, atol=1e-4)
+    assert np.abs(models[0] - models[1]).max() <= 20 * eps("float32") * np.abs(models[1]).max()
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", thinned(PATHS, "layers"))
 @needs_compiler
 def test_a_diverged_member_leaves_nothing_to_the_next(monkeypatch, path):
     """The members take turns in one slot, and the last batch fills it only in part."""
@@ -265,10 +265,11 @@ SHAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("sizes", "n"), SHAPES)
+@pytest.mark.parametrize("dtype", thinned(["float32", "float64"], "float32"))
+@pytest.mark.parametrize("shape", thinned(SHAPES, SHAPES[2], SHAPES[4], SHAPES[-2]), ids=str)
 @needs_compiler
-def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkeypatch, sizes, n, dtype):
+def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkeypatch, shape, dtype):
+    sizes, n = shape
     emulated(monkeypatch, cooperative=False, local_memory=48 << 10)
     x, y = data(n, sizes[0], sizes[-1], dtype=dtype)
     model = network(sizes, ["gelu", "sigmoid", "softplus", "elu"][: len(sizes) - 1], dtype=dtype)
@@ -281,7 +282,7 @@ def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkey
     assert np.abs(gradient - expected).max() <= 200 * eps(dtype) * max(np.abs(expected).max(), 1e-3)
 
 
-@pytest.mark.parametrize("path", ["layers", "library"])
+@pytest.mark.parametrize("path", thinned(["layers", "library"], "layers"))
 @needs_compiler
 def test_pieces_of_a_batch_add_up(monkeypatch, path):
     monkeypatch.setattr(cuts, "_WORK_BYTES", 20000)
@@ -291,7 +292,7 @@ def test_pieces_of_a_batch_add_up(monkeypatch, path):
     assert "pieces of 32 samples" in explained
 
 
-@pytest.mark.parametrize("path", ["layers", "library"])
+@pytest.mark.parametrize("path", thinned(["layers", "library"], "library"))
 @needs_compiler
 def test_shares_of_a_piece_add_up(monkeypatch, path):
     made = emulated(monkeypatch, path)
@@ -326,7 +327,7 @@ def test_shuffles_by_blocks_are_those_of_the_reference(opencl_device, tmp_path):
     )
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", thinned(PATHS, "step"))
 @needs_compiler
 def test_lbfgs_searches_on_the_host(monkeypatch, path):
     emulated(monkeypatch, path)
@@ -334,8 +335,8 @@ def test_lbfgs_searches_on_the_host(monkeypatch, path):
     follow(plain, x, y, LBFGS(history=4), epochs=4, l2=0.1, validation=(x[:30], y[:30]), tolerance=1e7)
 
 
-@pytest.mark.parametrize("validated", [False, True])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("validated", thinned([False, True], True))
+@pytest.mark.parametrize("path", thinned(PATHS, "epochs"))
 @needs_compiler
 def test_every_path_stops_by_the_training_cost(monkeypatch, path, validated):
     emulated(monkeypatch, path)
@@ -504,6 +505,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.skipif(nvrtc.library() is None, reason="nvidia-cuda-nvrtc is not installed")
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -527,6 +529,7 @@ def test_every_path_compiles_for_cuda(variant, architecture):
 COSTLY = [Huber(2.0), Quantile(0.3), *COSTS.values()]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(nvrtc.library() is None, reason="nvidia-cuda-nvrtc is not installed")
 @pytest.mark.parametrize("number", range(max(len(ELEMENTWISE), len(COSTLY))))
 def test_every_activation_and_cost_compiles_for_cuda(number):

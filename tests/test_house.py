@@ -67,6 +67,7 @@ def test_a_heavy_package_is_imported_in_one_module():
     assert {name: len(owners.get(name, ())) for name in HEAVY} == dict.fromkeys(HEAVY, 1)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler")
 def test_the_kernel_lab_fits_the_kernels():
     project = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conftest import data, network
+from conftest import data, network, thinned
 from schuss import LBFGS, SGD, Adam, Dense, InputError, Network, Population, RMSprop, Training
 from schuss.engines.lbfgs import line_search
 from schuss.schedules import Cosine, Exponential, OneCycle, Schedule, Segments, Steps, WarmUp
@@ -18,7 +18,7 @@ STEPWISE = [
 ]
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 16, 50])
+@pytest.mark.parametrize("batch_size", thinned([None, 1, 16, 50], None, 16))
 @pytest.mark.parametrize("optimizer", STEPWISE, ids=lambda o: o.short()[:40])
 @pytest.mark.parametrize("sizes", [(3, 9, 6, 2), (3, 150, 140, 2)])
 def test_training_follows_the_reference(level, optimizer, batch_size, sizes):
@@ -44,6 +44,7 @@ def torch_twin(torch, model, dtype):
     return net, weights, biases
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("kind", ["adamw", "rmsprop", "nesterov", "clipped"])
 def test_hundred_steps_are_those_of_pytorch(engine, kind, dtype, bound):

@@ -363,7 +363,7 @@ def test_mapped_arrays_are_shuffled_by_blocks_as_the_reference_does(level, tmp_p
                 training.run(2, SGD(0.05))
             results.append(model.parameters.copy())
     assert results[0].tobytes() == results[1].tobytes()
-    np.testing.assert_allclose(results[0], results[2], rtol=1e-4, atol=1e-5)
+    assert np.abs(results[0] - results[2]).max() <= 20 * np.finfo("f4").eps * np.abs(results[2]).max()
 
 
 def test_a_shuffle_by_blocks_is_a_permutation_that_stays_near():

@@ -145,6 +145,7 @@ def test_a_diverged_run_ranks_worst_and_is_never_dropped():
     assert found.verdict == "a is better"
 
 
+@pytest.mark.full
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     # Costs whose log-ratio has median 0.1: about 95 of 100 intervals hold it. With 41 seeds the bootstrap is near nominal.
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import pytest
 
 import emulator
 import nvrtc
+import oclgrind
 from conftest import data, gpu_engine_of, network, thinned
 from schuss import (
     LBFGS,
@@ -563,6 +564,26 @@ def test_every_engine_explains_itself(engine):
     x, y = data(50, 3, 2)
     with Training(plain(), x, y, engine=engine) as training:
         assert training.explain().startswith(f"{training.engine}: ")
+
+
+# -- Oclgrind ---------------------------------------------------------------------------------------------------------
+
+needs_oclgrind = pytest.mark.skipif(oclgrind.PROGRAM is None, reason="oclgrind is not installed")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", oclgrind.PATHS)
+@needs_oclgrind
+def test_no_access_is_out_of_bounds_and_no_two_race(path):
+    assert oclgrind.report(path) == ""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", oclgrind.PATHS)
+@pytest.mark.parametrize("fault", oclgrind.FAULTS)
+@needs_oclgrind
+def test_what_looks_for_faults_finds_them(path, fault):
+    assert oclgrind.FAULTS[fault][1] in oclgrind.report(path, fault)
 
 
 # -- NVRTC ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schuss import Dense, EngineError, Network
-from schuss.engines import OpenCL, cpu, opencl
+from schuss.engines import CUDA, OpenCL, cpu, cuda, cuts, opencl
 
 
 def thinned(values, *kept):
@@ -22,40 +22,60 @@ def full_unless(kept):
 
 
 LEVELS = cpu.machine_levels()
-ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), "opencl"]
+GPU_ENGINES = [
+    *(f"{driver}-{path}" for driver in ("opencl", "pocl") for path in ("step", "epochs", "layers")),
+    "cuda",
+    *(f"cuda-{path}" for path in cuts.PATHS),
+]
+"""The first device of OpenCL, PoCL, which is a second implementation, and CUDA; each with the paths that it has."""
+ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), *GPU_ENGINES]
 
 
-def skip_without_opencl():
+def gpu_engine_of(name):
+    """Return the description of one of GPU_ENGINES; skip the test where there is no such device."""
+    driver, _, path = name.partition("-")
+    module = cuda if driver == "cuda" else opencl
     try:
-        opencl.devices()
+        devices = module.devices()
     except EngineError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no {'CUDA' if module is cuda else 'OpenCL'} device: {error}")
+    if module is cuda:
+        return CUDA(path=path or None)
+    numbers = [i for i, device in enumerate(devices) if driver == "opencl" or "Portable Computing Language" in device]
+    if not numbers:
+        pytest.skip("PoCL is not installed; pip install 'schuss[full]'")
+    return OpenCL(numbers[0], path)
 
 
-QUICK = "reference", f"cpu-{LEVELS[-1]}"
+QUICK = "reference", f"cpu-{LEVELS[-1]}", "cuda"
 
 
 @pytest.fixture(params=thinned(ENGINES, *QUICK))
 def engine(request, monkeypatch):
-    """The engines that begin at once, the native one on the best instruction set of this machine; with --full every one."""
+    """The engines that begin at once, the native one on the best instruction set; with --full every set, driver and path."""
     return made_ready(request.param, monkeypatch)
 
 
-@pytest.fixture(params=thinned(ENGINES, *QUICK, "opencl"))
+@pytest.fixture(params=thinned(ENGINES, *QUICK, "opencl-step"))
 def every_engine(request, monkeypatch):
-    """Every engine, also without --full; opencl compiles its kernels for seconds, so this is for a few tests."""
+    """The same with OpenCL, also without --full: it compiles its kernels for seconds, so this is for a few tests."""
     return made_ready(request.param, monkeypatch)
 
 
 def made_ready(name, monkeypatch):
     """Return what Training takes as the engine of a name of ``ENGINES``, or skip the test where it cannot run."""
+    if name in GPU_ENGINES:
+        return gpu_engine_of(name)
     name, _, level = name.partition("-")
-    if name == "opencl":
-        skip_without_opencl()
-        return OpenCL(path="step")  # that PoCL compiles fastest; test_gpu.py takes every path
     if level:
         monkeypatch.setenv(cpu.LEVEL_VARIABLE, level)
     return name
+
+
+@pytest.fixture(params=thinned(GPU_ENGINES, "opencl-step", "opencl-epochs", "opencl-layers", "cuda"))
+def gpu_engine(request):
+    """OpenCL and CUDA on each path; with --full PoCL, too."""
+    return gpu_engine_of(request.param)
 
 
 @pytest.fixture(params=thinned(LEVELS, LEVELS[-1]))

@@ -2,14 +2,17 @@
 meet, and through NVRTC, which compiles without a GPU.
 """
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import emulator
 import nvrtc
-from conftest import data, network, skip_without_opencl, thinned
+import oclgrind
+from conftest import data, gpu_engine_of, network, thinned
 from schuss import (
     LBFGS,
     SGD,
@@ -39,7 +42,7 @@ def eps(dtype):
 
 @pytest.fixture
 def opencl_device():
-    skip_without_opencl()
+    return gpu_engine_of("opencl-step")
 
 
 PATHS = [*cuts.PATHS, "library"]
@@ -226,28 +229,26 @@ def test_a_diverged_member_leaves_nothing_to_the_next(monkeypatch, path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("path", ["step", "epochs", "layers"])
-@pytest.mark.parametrize("dtype", thinned(["float32", "float64"], "float32"))
-def test_opencl_paths_follow_the_reference(opencl_device, path, dtype):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_path_of_a_device_follows_the_reference(gpu_engine, dtype):
     x, y = data(300, 3, 2, dtype=dtype)
     explained = follow(
         lambda: network((3, 9, 6, 2), ("sigmoid", "gelu", "linear"), dtype=dtype),
         x,
         y,
         SGD(0.02, 0.01, 0.5),
-        engine=OpenCL(path=path),
+        engine=gpu_engine,
         batch_size=110,
         validation=(x[:140], y[:140]),
         tolerance=1e3,
     )
-    assert f"path {path!r}" in explained
+    assert gpu_engine.path is None or f"path {gpu_engine.path!r}" in explained
 
 
-@pytest.mark.parametrize("path", thinned(["step", "epochs", "layers"], "epochs"))
-def test_float32_stays_near_the_reference_and_two_runs_have_the_same_bits(opencl_device, path):
+def test_float32_stays_near_the_reference_and_two_runs_have_the_same_bits(gpu_engine):
     x, y = data(200, 4, 1, dtype="float32")
     models = {}
-    for name, engine in (("first", OpenCL(path=path)), ("second", OpenCL(path=path)), ("reference", "reference")):
+    for name, engine in (("first", gpu_engine), ("second", gpu_engine), ("reference", "reference")):
         for epochs in (1, 100):
             model = network((4, 12, 6, 1), ("sigmoid", "tanh", "linear"), dtype="float32")
             with Training(model, x, y, engine=engine) as training:
@@ -317,14 +318,12 @@ def test_a_device_without_doubles_trains_float32(monkeypatch):
         Training(plain(), x, y, engine="opencl")
 
 
-def test_shuffles_by_blocks_are_those_of_the_reference(opencl_device, tmp_path):
+def test_shuffles_by_blocks_are_those_of_the_reference(gpu_engine, tmp_path):
     x, y = data(70_000, 2, 1, dtype="float32")
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     make = lambda: network((2, 3, 1), ("tanh", "linear"), dtype="float32")  # noqa: E731
-    follow(
-        make, mapped, y, SGD(0.01), OpenCL(path="step"), epochs=1, batch_size=30_000, shuffle="blocks", tolerance=1e3
-    )
+    follow(make, mapped, y, SGD(0.01), gpu_engine, epochs=1, batch_size=30_000, shuffle="blocks", tolerance=1e3)
 
 
 @pytest.mark.parametrize("path", thinned(PATHS, "step"))
@@ -431,6 +430,16 @@ def test_a_path_that_cannot_be_taken_says_why():
 
 
 @needs_compiler
+def test_a_device_of_small_buffers_says_which_is_too_large(monkeypatch):
+    emulated(monkeypatch, buffer=100_000)
+    x, y = data(10_000, 3, 2)
+    with pytest.raises(
+        EngineError, match=r"needs 0\.\d+ GB for '\w+', and a buffer of emulator holds at most 0.0001 GB"
+    ):
+        Training(plain(), x, y, engine="opencl")
+
+
+@needs_compiler
 def test_a_device_out_of_memory_says_how_much_was_needed(monkeypatch):
     emulated(monkeypatch, memory=400_000)
     x, y = data(10_000, 3, 2)
@@ -445,8 +454,13 @@ def test_engines_are_named_with_their_device(opencl_device):
     assert engines.resolve(OpenCL(0)) == OpenCL()
     with pytest.raises(EngineError, match="there is no device opencl:99; there are"):
         engines.resolve("opencl:99")
-    for wrong in ("opencl:", "opencl:x", "cpu:0", "gpu", "cuda:-1", 3, None):
+    for wrong in ("opencl:", "opencl:x", "cpu:0", "cuda:-1", 3, None):
         with pytest.raises(InputError, match="unknown engine"):
+            engines.resolve(wrong)
+    for wrong in ("gpu", "GPU:1"):
+        with pytest.raises(
+            InputError, match=r"unknown engine .*; a GPU is engine='cuda' \(NVIDIA\) or engine='opencl'"
+        ):
             engines.resolve(wrong)
     for wrong in (-1, 1.5, True, "0"):
         with pytest.raises(InputError, match="device must be a whole number"):
@@ -462,6 +476,63 @@ def test_an_absent_engine_says_why(monkeypatch):
         with pytest.raises(EngineError, match=rf"engine '{words}' needs \w+ \(.*\); pip install 'schuss\[{words}\]'"):
             engines.resolve(words)
     assert [info.available for info in list_engines() if info.name in ("cuda", "opencl")] == [False, False]
+
+
+@pytest.fixture
+def fresh_drivers(monkeypatch):
+    """Let the drivers of OpenCL be looked for again; a loader does so once in a process, so none is found."""
+    cl = pytest.importorskip("pyopencl")
+    monkeypatch.setattr(opencl, "_devices", opencl._devices.__wrapped__)
+    monkeypatch.setattr(opencl, "_package", lambda: cl)
+
+    def none_there():
+        raise cl.LogicError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+
+    monkeypatch.setattr(cl, "get_platforms", none_there)
+
+
+def test_no_driver_of_opencl_says_what_to_install(fresh_drivers, monkeypatch, tmp_path):
+    monkeypatch.setattr(opencl, "files", lambda package: None)
+    with pytest.raises(
+        EngineError, match=r"found no OpenCL driver \(\S.*NOT_FOUND_KHR\); install .*'schuss\[opencl\]'"
+    ):
+        engines.resolve("opencl")
+
+
+def test_a_broken_driver_of_the_processor_is_named(fresh_drivers, monkeypatch, tmp_path):
+    library = tmp_path / "libintelocl.so"
+    library.write_text("no library")
+    monkeypatch.setattr(opencl, "_intel_library", lambda: library)
+    with pytest.raises(EngineError, match=r"that of intel-opencl-rt cannot be loaded: .*libintelocl\.so: "):
+        engines.resolve("opencl")
+    (reason,) = [info.reason for info in list_engines() if info.name == "opencl"]
+    assert "cannot be loaded" in reason
+
+
+def test_the_driver_of_the_processor_is_shown_beside_those_of_the_system(monkeypatch, tmp_path):
+    (tmp_path / "some.icd").write_text("libsome.so")
+    monkeypatch.setenv("OPENCL_VENDOR_PATH", str(tmp_path))
+    monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
+    monkeypatch.setattr(opencl, "_intel_library", lambda: tmp_path / "libintelocl.so")
+    with opencl._intel_listed():
+        folder = Path(os.environ["OCL_ICD_VENDORS"])
+        assert {"libsome.so", f"{tmp_path / 'libintelocl.so'}\n"} <= {file.read_text() for file in folder.glob("*.icd")}
+    assert not folder.exists()
+    assert "OCL_ICD_VENDORS" not in os.environ
+    monkeypatch.setenv("OCL_ICD_VENDORS", "my.icd")
+    with opencl._intel_listed():
+        assert os.environ["OCL_ICD_VENDORS"] == "my.icd"
+
+
+def test_a_buffer_larger_than_the_device_makes_is_an_error_of_the_engine(opencl_device):
+    most = opencl._limits(opencl._devices()[0]).buffer
+    queue = opencl.OpenCLQueue()
+    with pytest.raises(
+        EngineError, match=r"has no room for the \S+ GB of this training .*use fewer members or samples"
+    ):
+        queue.allocate({"x": 8 * most})
+    queue.allocate({"x": 8})
+    queue.release()
 
 
 def test_auto_takes_a_gpu_for_much_work_and_the_processor_for_little(monkeypatch):
@@ -493,6 +564,26 @@ def test_every_engine_explains_itself(every_engine):
     x, y = data(50, 3, 2)
     with Training(plain(), x, y, engine=every_engine) as training:
         assert training.explain().startswith(f"{training.engine}: ")
+
+
+# -- Oclgrind ---------------------------------------------------------------------------------------------------------
+
+needs_oclgrind = pytest.mark.skipif(oclgrind.PROGRAM is None, reason="oclgrind is not installed")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", oclgrind.PATHS)
+@needs_oclgrind
+def test_no_access_is_out_of_bounds_and_no_two_race(path):
+    assert oclgrind.report(path) == ""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", oclgrind.PATHS)
+@pytest.mark.parametrize("fault", oclgrind.FAULTS)
+@needs_oclgrind
+def test_what_looks_for_faults_finds_them(path, fault):
+    assert oclgrind.FAULTS[fault][1] in oclgrind.report(path, fault)
 
 
 # -- NVRTC ------------------------------------------------------------------------------------------------------------

@@ -124,6 +124,10 @@ def resolve(engine: str | Engine) -> Engine | None:
     if isinstance(engine, str):
         name, colon, number = engine.partition(":")
         numbered = name in ("cuda", "opencl")
+        if name.lower() == "gpu":
+            raise InputError(
+                f"unknown engine {engine!r}; a GPU is engine='cuda' (NVIDIA) or engine='opencl' (any other)"
+            )
         if name not in NAMES or (colon and not (numbered and number.isdecimal() and number.isascii())):
             raise InputError(
                 unknown_name("engine", engine, ["auto", "cpu", "cuda", "cuda:1", "opencl", "opencl:1", "reference"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,8 +25,9 @@ _MOST_SLOTS = 65535  # groups along the second axis of a launch of CUDA
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device has: bytes of memory, and of local memory a group; compute units; doubles; whether all groups of a
-    launch can be on it at the same time and meet (a cooperative launch); and whether it has a library of matrix products.
+    """What a device has: bytes of memory, of local memory a group, and of one buffer at most; compute units; doubles; whether
+    all groups of a launch can be on it at the same time and meet (a cooperative launch); and whether it has a library of
+    matrix products.
     """
 
     memory: int
@@ -35,6 +37,7 @@ class Limits:
     doubles: bool = True
     cooperative: bool = False
     products: bool = False
+    buffer: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def units(plan: Plan) -> int:
 def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     most = max(plan.batch_size, held_out)
     sample = plan.dtype.itemsize * (units(plan) + max(plan.sizes) + 2)
-    budget = min(_WORK_BYTES, limits.memory // 4)
+    budget = min(_WORK_BYTES, limits.memory // 4, limits.buffer)
     piece = max(BLOCK, min(-(-most // BLOCK) * BLOCK, budget // sample // BLOCK * BLOCK))
     sizes = plan.sizes
     smallest = min(-(-a // BLOCK) * -(-b // BLOCK) for a, b in pairwise(sizes))

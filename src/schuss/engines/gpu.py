@@ -120,11 +120,17 @@ class GpuSession:
 
     def _check_memory(self, sizes: dict[str, int]) -> None:
         needed, room = sum(sizes.values()), self._queue.limits.memory
+        largest = max(sizes, key=sizes.__getitem__)
         if needed > room:
-            largest = max(sizes, key=sizes.__getitem__)
             raise EngineError(
                 f"this training needs {needed / 1e9:.3g} GB on {self._queue.name}, which has {room / 1e9:.3g} GB "
                 f"(the largest part is {largest!r}, {sizes[largest] / 1e9:.3g} GB); use fewer members or samples"
+            )
+        most = self._queue.limits.buffer
+        if sizes[largest] > most:
+            raise EngineError(
+                f"this training needs {sizes[largest] / 1e9:.3g} GB for {largest!r}, and a buffer of {self._queue.name} "
+                f"holds at most {most / 1e9:.3g} GB; use fewer members or samples"
             )
 
     def _fill(self) -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,26 +34,79 @@ def _package() -> Any:
     return pyopencl
 
 
+_VENDORS = "OCL_ICD_VENDORS"  # tells the OpenCL loader which folder of drivers to read instead of the system's
+_POCL = "Portable Computing Language"
+
+
+def _intel_library() -> Path | None:
+    """Return the driver of the package intel-opencl-rt, for any x86-64 processor; None where it is not installed."""
+    try:
+        found = [file for file in files("intel-opencl-rt") or () if file.name == "libintelocl.so"]
+    except PackageNotFoundError:
+        return None
+    return Path(str(found[0].locate())).resolve() if found else None
+
+
+def _intel_failure() -> str:
+    """Return, to end a sentence, why the driver of intel-opencl-rt cannot be loaded; "" where it can be or is absent."""
+    library = _intel_library()
+    try:
+        if library is not None:
+            ctypes.CDLL(str(library))
+    except OSError as error:
+        return f"; that of intel-opencl-rt cannot be loaded: {error}"
+    return ""
+
+
+@contextmanager
+def _intel_listed() -> Iterator[None]:
+    """Let the OpenCL loader find intel-opencl-rt beside the drivers of the system, while it looks for them.
+
+    The .icd file of the package names a folder that does not exist. A loader reads one folder of such files: so it is given a
+    temporary one, with the system's files and a right one. Who has set OCL_ICD_VENDORS gets exactly what that names.
+    """
+    library = _intel_library()
+    if library is None or _VENDORS in os.environ:
+        yield
+        return
+    system = Path(os.environ.get("OPENCL_VENDOR_PATH", "/etc/OpenCL/vendors"))
+    environment = Path(sys.prefix, "etc/OpenCL/vendors")  # where the loader of a conda environment looks
+    with TemporaryDirectory(prefix="schuss-opencl-") as name:
+        for number, drivers in enumerate((system, environment)):
+            for file in drivers.glob("*.icd"):
+                Path(name, f"{number}-{file.name}").symlink_to(file.absolute())
+        Path(name, "2-intel-opencl-rt.icd").write_text(f"{library}\n")
+        os.environ[_VENDORS] = name
+        try:
+            yield
+        finally:
+            del os.environ[_VENDORS]
+
+
 @cache
 def _devices() -> tuple[Any, ...]:
-    """Return all devices, GPUs first; raise EngineError with the reason where there is none."""
-    cl = _package()
-    try:
-        found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
-    except cl.Error as error:
-        raise EngineError(
-            f"engine 'opencl' found no OpenCL driver ({error}); install that of your device, or pip install 'schuss[opencl]' "
-            "for one that runs on the CPU"
-        ) from error
+    """Return all devices: GPUs first, PoCL last; raise EngineError with the reason where there is none."""
+    with _intel_listed():
+        cl = _package()
+        try:
+            found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
+        except cl.Error as error:
+            raise EngineError(
+                f"engine 'opencl' found no OpenCL driver ({error}{_intel_failure()}); install that of your device, or "
+                "pip install 'schuss[opencl]' for one that runs on the CPU"
+            ) from error
     usable = [device for device in found if device.available and device.compiler_available]
     if not usable:
-        raise EngineError("engine 'opencl' found a driver but no device; see clinfo")
-    return tuple(sorted(usable, key=lambda device: not device.type & cl.device_type.GPU))
+        raise EngineError(f"engine 'opencl' found a driver but no device{_intel_failure()}; see clinfo")
+    return tuple(sorted(usable, key=lambda one: (not one.type & cl.device_type.GPU, one.platform.name == _POCL)))
 
 
 def devices() -> tuple[str, ...]:
-    """Return the name and memory of each device."""
-    return tuple(f"{device.name.strip()}, {device.global_mem_size / 1e9:.3g} GB" for device in _devices())
+    """Return the name, driver and memory of each device."""
+    return tuple(
+        f"{device.name.strip()} ({device.platform.name.strip()}), {device.global_mem_size / 1e9:.3g} GB"
+        for device in _devices()
+    )
 
 
 def is_gpu(number: int = 0) -> bool:
@@ -55,6 +117,7 @@ def is_gpu(number: int = 0) -> bool:
 def _limits(device: Any) -> Limits:
     return Limits(
         memory=int(device.global_mem_size),
+        buffer=int(device.max_mem_alloc_size),
         local_memory=min(int(device.local_mem_size), 96 << 10),
         units=int(device.max_compute_units),
         threads=int(device.max_work_group_size),
@@ -84,7 +147,7 @@ class OpenCLQueue:
                 self._buffers[name] = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, size)
                 cl.enqueue_fill_buffer(self._queue, self._buffers[name], np.zeros(1, np.uint8), 0, size)
             self._queue.finish()
-        except (cl.MemoryError, cl.RuntimeError) as error:
+        except cl.Error as error:
             self.release()
             raise EngineError(
                 f"{self.name} has no room for the {sum(sizes.values()) / 1e9:.3g} GB of this training ({error}); "
@@ -94,12 +157,12 @@ class OpenCLQueue:
     def build(self, text: str, tile_bytes: int, meets: bool) -> None:
         """Compile (see ``Queue``)."""
         options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
-        if (
-            self._device.platform.name == "Portable Computing Language"
-        ):  # optimizing would take it minutes, and it serves tests
+        if self._device.platform.name == _POCL:  # optimizing would take it minutes, and it serves tests
             options.append("-cl-opt-disable")
         try:
-            program = self._cl.Program(self._context, text).build(options)
+            with warnings.catch_warnings():  # pyopencl warns of any log, also one that says that all is well
+                warnings.simplefilter("ignore", self._cl.CompilerWarning)
+                program = self._cl.Program(self._context, text).build(options)
         except self._cl.RuntimeError as error:
             raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
         self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}

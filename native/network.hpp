@@ -207,19 +207,27 @@ INLINE bool apply(const Rule<T> &rule, Sum sum, const T *W, T *v, T *s, T *next,
   return true;
 }
 
-// The sum over i of a[i] b[i]: short sums in T, then double.
-template <class T> double dot(const T *a, const T *b, ptrdiff_t count) {
+// The sum over i of (a[i] scale) (b[i] scale), in double: squares of large floats are none.
+template <class T> double dot(const T *a, const T *b, ptrdiff_t count, double scale = 1) {
+  constexpr int lanes = 8; // sums side by side, added in order
+  double sum[lanes] = {};
+  ptrdiff_t i = 0;
+  for (; i + lanes <= count; i += lanes)
+    UNROLL for (int lane = 0; lane < lanes; lane++) sum[lane] += (a[i + lane] * scale) * (b[i + lane] * scale);
+  for (; i < count; i++) sum[i % lanes] += (a[i] * scale) * (b[i] * scale);
   double total = 0;
-  constexpr ptrdiff_t run = 1024;
-  for (ptrdiff_t first = 0; first < count; first += run) {
-    const ptrdiff_t end = std::min(count, first + run);
-    V<T> sum{};
-    ptrdiff_t i = first;
-    for (; i + N<T> <= end; i += N<T>) sum += load(a + i) * load(b + i);
-    if (i < end) sum += load_first(a + i, int(end - i)) * load_first(b + i, int(end - i));
-    total += sum_of<T>(sum);
-  }
+  for (const double part : sum) total += part;
   return total;
+}
+// The square root of the sum of squares: scaled, where squares leave the range of double.
+template <class T> double norm_of(const T *values, ptrdiff_t count) {
+  const double squares = dot(values, values, count);
+  if (std::isfinite(squares) && squares > 1e-280) return std::sqrt(squares);
+  double largest = 0;
+  for (ptrdiff_t i = 0; i < count; i++) largest = std::max(largest, (double)std::abs(values[i]));
+  if (largest == 0 || !std::isfinite(largest)) return largest;
+  const double scale = std::ldexp(1., -std::ilogb(largest));
+  return std::sqrt(dot(values, values, count, scale)) / scale;
 }
 template <class T> double sum_of_magnitudes(const T *values, ptrdiff_t count) {
   double total = 0;

@@ -75,24 +75,27 @@ SCHUSS_EXPORT int32_t schuss_machine_level(void);
 SCHUSS_EXPORT int32_t schuss_activation(const char *name);
 SCHUSS_EXPORT int32_t schuss_cost(const char *name);
 
-/* Open a session on parameters (members, p), which stay the caller's; seeds and keys are copied. NULL: out of memory. */
-SCHUSS_EXPORT schuss_session *schuss_open(const schuss_plan *, void *parameters, const schuss_data *training,
-                                          const schuss_data *validation_or_null);
+/* What can fail returns 0, 1 when out of memory, or 2 after another error; then this is its text, for the calling thread. */
+SCHUSS_EXPORT const char *schuss_error(void);
+
+/* Open a session on parameters (members, p), which stay the caller's; seeds and keys are copied. */
+SCHUSS_EXPORT int32_t schuss_open(const schuss_plan *, void *parameters, const schuss_data *training,
+                                  const schuss_data *validation_or_null, schuss_session **opened);
 SCHUSS_EXPORT void schuss_close(schuss_session *);
 
 /* Bring the rows first..first+count of the training (0) or validation (1) data: (count, d0), (count, targets), (count,) or NULL. */
-SCHUSS_EXPORT void schuss_fill(schuss_session *, int32_t which, int64_t first, int64_t count, const void *x, const void *y,
-                               const void *weights);
+SCHUSS_EXPORT int32_t schuss_fill(schuss_session *, int32_t which, int64_t first, int64_t count, const void *x, const void *y,
+                                  const void *weights);
 
-/* Start a run (returns 0, or 1 when out of memory), with state of the optimizer, fresh if it is of another kind than before; advance
+/* Start a run, with state of the optimizer, fresh if it is of another kind than before; advance
  * it by some steps, writing the costs (epochs completed, members); end it, restoring the best. */
 SCHUSS_EXPORT int32_t schuss_begin(schuss_session *, const schuss_watch *, const schuss_optimizer *);
-SCHUSS_EXPORT void schuss_advance(schuss_session *, int64_t first_step, int64_t steps, const schuss_optimizer *, double *costs,
-                                  double *validation_costs);
+SCHUSS_EXPORT int32_t schuss_advance(schuss_session *, int64_t first_step, int64_t steps, const schuss_optimizer *, double *costs,
+                                     double *validation_costs);
 SCHUSS_EXPORT void schuss_restore_best(schuss_session *);
 
 /* The cost (members,) and gradient (members, p) on the samples of a step; changes nothing. */
-SCHUSS_EXPORT void schuss_gradient(schuss_session *, int64_t step, double *costs, void *gradients);
+SCHUSS_EXPORT int32_t schuss_gradient(schuss_session *, int64_t step, double *costs, void *gradients);
 
 /* State that outlives a step, and its bytes (0: there is none now).
  * 0 velocity (members, p); 1 mean square (members, p); 2 average of the parameters (members, p); 3 the best ones (members, p);
@@ -104,7 +107,7 @@ SCHUSS_EXPORT void *schuss_state(schuss_session *, int32_t which, int64_t *bytes
 /* How a step is cut, "small", "shallow", "tiled" or "wide", and how many threads work. */
 SCHUSS_EXPORT const char *schuss_scheme(schuss_session *, int32_t *threads);
 
-/* Outputs (members, n, dL) for x (n, d0). Returns 0, or 1 when out of memory. */
+/* Outputs (members, n, dL) for x (n, d0). */
 SCHUSS_EXPORT int32_t schuss_predict(const schuss_network *, const void *parameters, int64_t members, const void *x,
                                      int64_t samples, int32_t threads, void *outputs);
 

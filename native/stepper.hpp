@@ -133,7 +133,7 @@ private:
     Taken taken = take(step, by, current, team.gradient.data(), nullptr, nullptr, raw, 0);
     if (taken.weight == 0 || !taken.finite) return taken;
     if (by.leads()) {
-      const double norm = std::sqrt(dot(gradient, gradient, shape_.parameters));
+      const double norm = norm_of(gradient, shape_.parameters);
       team.told[0] = norm > clip ? clip / norm : 1;
       team.blocks.reset();
     }

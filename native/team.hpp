@@ -120,7 +120,7 @@ template <class Before, class Work> void on_threads(int count, Before before, Wo
         places.settle();
         work(id);
       });
-  } catch (const std::system_error &) {
+  } catch (const std::exception &) { // the system has no more threads, or no memory for one
   }
   places.settle(); // only now: a thread begins with the CPUs of its creator
   before(int(threads.size()) + 1);

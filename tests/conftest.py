@@ -78,6 +78,12 @@ def gpu_engine(request):
     return gpu_engine_of(request.param)
 
 
+@pytest.fixture
+def many_cpus(monkeypatch):
+    """Let trainings begin as many threads as they are asked for, however few CPUs there are."""
+    monkeypatch.setattr("schuss.training.available_cpus", lambda: 64)
+
+
 @pytest.fixture(params=thinned(LEVELS, LEVELS[-1]))
 def level(request, monkeypatch):
     """The best instruction set of this machine; with --full every one."""

@@ -126,7 +126,7 @@ def test_batches_follow_the_reference_with_every_activation(level, activation, b
     ],
     ids=lambda options: " ".join(options),
 )
-def test_one_hidden_layer_follows_the_reference(level, sizes, activation, options, dtype):
+def test_one_hidden_layer_follows_the_reference(many_cpus, level, sizes, activation, options, dtype):
     options = dict(options)
     x, y = data(333, sizes[0], sizes[-1], dtype=dtype)
     layers = [Dense(sizes[1], activation, dropout=options.pop("dropout", 0.0)), Dense(sizes[-1])]
@@ -144,7 +144,7 @@ def test_one_hidden_layer_follows_the_reference(level, sizes, activation, option
 
 @pytest.mark.parametrize("batch_size", [None, 100, 20, 7])
 @pytest.mark.parametrize("sizes", [(5, 100, 1), (6, 70, 9), (4, 32, 16, 1), (5, 40, 40, 3), (3, 150, 140, 2)])
-def test_threads_never_change_a_bit(level, sizes, batch_size):
+def test_threads_never_change_a_bit(many_cpus, level, sizes, batch_size):
     x, y = data(700, sizes[0], sizes[-1], dtype="float32")
     results = []
     for threads in (1, 2, 3, 8):
@@ -296,7 +296,7 @@ def test_sgd_is_that_of_pytorch(engine, nesterov, batch_size):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which CPUs are allowed")
-def test_a_run_leaves_the_thread_free_to_use_the_cpus_it_could():
+def test_a_run_leaves_the_thread_free_to_use_the_cpus_it_could(many_cpus):
     allowed = os.sched_getaffinity(0)
     x, y = data(500, 3, 1)
     for own in (allowed, {min(allowed)}):

@@ -160,7 +160,7 @@ def test_lbfgs_follows_the_reference(level):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_lbfgs_has_the_same_bits_for_any_threads(level, threads):
+def test_lbfgs_has_the_same_bits_for_any_threads(many_cpus, level, threads):
     x, y = data(3000, 4, 1, dtype="float32")
     results = []
     for count in (1, threads):
@@ -307,3 +307,21 @@ def test_what_lbfgs_cannot_have_is_refused():
     layers = [Dense(4, "tanh", dropout=0.5), Dense(1)]
     with Training(Network(3, layers, seed=0), x, y) as training, pytest.raises(InputError, match="no dropout"):
         training.run(5, LBFGS())
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e20), ("float64", 1e200), ("float64", 1e-200)])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_gradients_whose_squares_leave_the_range_are_clipped_to_the_norm(name, dtype, size):
+    x = (size * np.random.default_rng(0).normal(size=(40, 2))).astype(dtype)
+    model = Network(2, [Dense(1)], seed=0, dtype=dtype)
+    before = model.parameters.copy()
+    clip = 0.001 * min(size, 1.0)
+    with Training(model, x, x.sum(axis=1), cost="absolute", engine=name) as training:
+        gradient = training.value_and_gradient()[1]
+        training.run(1, SGD(0.1, clip_norm=clip))
+    scaled = gradient.astype(np.longdouble) / np.abs(gradient).max()
+    direction = scaled / np.sqrt((scaled**2).sum())
+    moved = (model.parameters.astype(np.longdouble) - before) / (0.1 * clip)
+    if size > 1:  # else the step is less than a parameter's last digit
+        assert np.abs(moved + direction).max() <= 4 * np.finfo(dtype).eps * np.abs(before).max() / (0.1 * clip)
+    assert np.isfinite(model.parameters).all()

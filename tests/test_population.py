@@ -103,7 +103,7 @@ def test_a_bootstrap_weight_is_a_sample_weight():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_a_diverged_member_is_frozen_and_the_others_do_not_notice(engine, threads):
+def test_a_diverged_member_is_frozen_and_the_others_do_not_notice(many_cpus, engine, threads):
     x, y = data(60, 3, 2, dtype="float32")
     rates = np.array([0.05, 1e4, 0.02, 1e6, 0.1])
     relu = [Dense(8, "relu"), Dense(2)]

@@ -13,6 +13,7 @@ import pytest
 import schuss
 from conftest import data, network
 from schuss import SGD, Dense, EarlyStopping, InputError, Network, Training, TrainingError
+from schuss.resources import available_cpus
 
 
 def model():
@@ -279,3 +280,12 @@ def test_importing_loads_nothing_heavy():
     code = "import sys, schuss; print(*[m for m in ('polars', 'rich', 'matplotlib', 'sklearn', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
     assert len(schuss.__all__) <= 25
+
+
+def test_threads_beyond_the_cpus_are_not_begun():
+    x, y = data(40, 2, 1)
+    with Training(network((2, 30, 1), ("tanh", "linear")), x, y, engine="cpu", threads=4096) as training:
+        assert training._plan.threads == available_cpus()
+    for wrong in (0, 4097, 2**31, 2**32 + 1, 1.5):
+        with pytest.raises(InputError, match="threads must be a whole number, from 1 to 4096"):
+            Training(network((2, 1), ("linear",)), x, y, threads=wrong)

@@ -58,12 +58,11 @@ static outcome train(void *library, int threads) {
   const schuss_watch watch = {.every = 1, .last_epoch = epochs, .patience = -1, .fresh = 1};
   const schuss_optimizer sgd = {.kind = schuss_sgd, .bias_momentum = 1, .rates = rates};
   double costs[epochs];
-  schuss_session *session = open(&plan, w, &data, NULL);
-  if (!session || begin(session, &watch, &sgd)) {
-    fprintf(stderr, "out of memory\n");
+  schuss_session *session = NULL;
+  if (open(&plan, w, &data, NULL, &session) || begin(session, &watch, &sgd) || advance(session, 0, steps, &sgd, costs, NULL)) {
+    fprintf(stderr, "a function of the interface failed\n");
     exit(1);
   }
-  advance(session, 0, steps, &sgd, costs, NULL);
   close(session);
 
   uint64_t bits = 14695981039346656037u;

@@ -8,9 +8,14 @@ from pathlib import Path
 from schuss.errors import InputError
 
 
+def available_cpus() -> int:
+    """Return how many CPUs this process may run on, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_threads() -> int:
     """Return the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS, at least 1."""
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    limits = [available_cpus()]
     limits += _cgroup_quota(Path("/sys/fs/cgroup"))
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     limits += [int(asked)] if asked.isdigit() and int(asked) > 0 else []

@@ -36,12 +36,13 @@ from schuss.layers import weight_count
 from schuss.network import Network
 from schuss.optimizers import LBFGS, Optimizer, Segment, schedule
 from schuss.population import Population
-from schuss.resources import available_threads, check_memory
+from schuss.resources import available_cpus, available_threads, check_memory
 from schuss.runs import Answer, Runner, Scores
 
 Array = NDArray[Any]
 Callback = Callable[["Training", History], Answer]
 
+_MOST_THREADS = 4096
 _BLOCK_OUTPUTS = 1 << 20  # that ``cost`` evaluates at a time, over all members
 
 
@@ -71,7 +72,7 @@ class Training:
     multiplies sample_weight. input_noise: the standard deviation of noise on x, new in each step. average: the decay of a
     moving average of the parameters (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters;
     "restart" goes back to its last good state, with half the learning rate. threads: None means the smallest of affinity,
-    cgroup quota and OMP_NUM_THREADS; the result has the same bits for any number. partial: these samples are a part of
+    cgroup quota and OMP_NUM_THREADS; there are never more than CPUs. The result has the same bits for any number. partial: these samples are a part of
     the data, and one class alone is no mistake.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
@@ -140,7 +141,10 @@ class Training:
         chosen_folds = folds_for(folds, held_out, data, members, problems)
         penalties = [member_values(value, name, members, problems) for name, value in (("l2", l2), ("l1", l1))]
         batch = len(data.x) if batch_size is None else whole_number(batch_size, "batch_size", problems)
-        workers = available_threads() if threads is None else whole_number(threads, "threads", problems)
+        workers = (
+            available_threads() if threads is None else whole_number(threads, "threads", problems, most=_MOST_THREADS)
+        )
+        workers = min(workers, available_cpus())  # more would wait for each other at every barrier
         if not isinstance(shuffle, bool | np.bool_) and shuffle not in ("member", "blocks"):
             problems.add(f'shuffle must be True, False, "member" or "blocks"; got {shuffle!r}')
         for name, value, most in (("input_noise", input_noise, np.inf), ("average", average, 1.0)):

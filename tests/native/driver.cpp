@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -25,6 +26,10 @@ constexpr uint64_t least_cases = 40; // however long they take: enough for every
 
 static const char *const elementwise[] = {"linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "exp"};
 static const char *const costs[] = {"quadratic", "absolute", "huber", "quantile", "poisson", "binary_cross_entropy", "cross_entropy"};
+
+static void succeed(int32_t code) {
+  if (code) throw std::runtime_error(schuss_error());
+}
 
 static std::vector<int32_t> draw_sizes(Random &random, const std::string &scheme) {
   if (scheme == "shallow") return {random.whole(1, 24), random.whole(16, 70), random.whole(1, 5)};
@@ -150,8 +155,8 @@ private:
     const schuss_data training = training_.described(choice_.in_place);
     const bool in_place = choice_.in_place && random_.share(0.7);
     const schuss_data held_out = held_out_.described(in_place);
-    schuss_session *session = schuss_open(&plan_, parameters_.get(), &training, choice_.validated ? &held_out : nullptr);
-    if (!session) throw std::bad_alloc();
+    schuss_session *session = nullptr;
+    succeed(schuss_open(&plan_, parameters_.get(), &training, choice_.validated ? &held_out : nullptr, &session));
     if (!choice_.in_place) fill(session, 0, training_);
     if (choice_.validated && !in_place) fill(session, 1, held_out_);
     return session;
@@ -161,7 +166,7 @@ private:
     for (int64_t first = 0; first < rows.samples;) {
       const int64_t count = std::min<int64_t>(rows.samples - first, random_.whole(1, 200));
       const Rows<T> some = rows.part(first, count);
-      schuss_fill(session, which, first, count, some.x.get(), some.y.get(), some.weights.get());
+      succeed(schuss_fill(session, which, first, count, some.x.get(), some.y.get(), some.weights.get()));
       first += count;
     }
   }
@@ -183,7 +188,7 @@ private:
     const bool of_training = !choice_.validated || random_.share(0.2);
     const schuss_watch watch{random_.whole(1, 3), end, stops ? random_.whole(1, 3) : -1, random_.share(0.3) ? 0.01 : 0,
                              of_training, random_.share(0.8)};
-    if (schuss_begin(session, &watch, &optimizer)) throw std::bad_alloc();
+    succeed(schuss_begin(session, &watch, &optimizer));
     while (step < end * per_epoch) {
       const int64_t steps = std::min<int64_t>(end * per_epoch - step, random_.whole(1, 2 * (int)per_epoch));
       const auto factors = scheduled ? random_.array<double>(6 * steps, 0, 1) : nullptr;
@@ -191,7 +196,8 @@ private:
       const int64_t epochs = (step + steps) / per_epoch - step / per_epoch;
       const auto cost = array_of<double>(epochs * choice_.members);
       const auto validation = choice_.validated ? array_of<double>(epochs * choice_.members) : nullptr;
-      schuss_advance(session, mistake_ == "overflow" ? INT64_MAX : step, steps, &optimizer, cost.get(), validation.get());
+      const int64_t from = mistake_ == "overflow" ? INT64_MAX : step;
+      succeed(schuss_advance(session, from, steps, &optimizer, cost.get(), validation.get()));
       step += steps;
     }
     if (choice_.validated && !of_training) schuss_restore_best(session);
@@ -201,7 +207,7 @@ private:
   void gradient(schuss_session *session, int64_t step) {
     const auto cost = array_of<double>(choice_.members);
     const auto gradients = array_of<T>(choice_.members * count_);
-    schuss_gradient(session, step, cost.get(), gradients.get());
+    succeed(schuss_gradient(session, step, cost.get(), gradients.get()));
   }
 
   static void touch_states(schuss_session *session) { // reads and writes every byte of every state
@@ -218,8 +224,7 @@ private:
     const auto x = random_.array<T>(n * choice_.sizes.front(), -2, 2);
     const auto outputs = array_of<T>(choice_.members * n * choice_.sizes.back());
     if (choice_.cost == "cross_entropy") activations_[plan_.network.depth - 1] = schuss_activation("softmax");
-    if (schuss_predict(&plan_.network, parameters_.get(), choice_.members, x.get(), n, choice_.threads, outputs.get()))
-      throw std::bad_alloc();
+    succeed(schuss_predict(&plan_.network, parameters_.get(), choice_.members, x.get(), n, choice_.threads, outputs.get()));
   }
 
   void train_twice(schuss_session *session) { // on one array of parameters at once, which nobody may do

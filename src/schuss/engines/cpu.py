@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -120,13 +121,14 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_built_level": (c_int32, ()),
     "schuss_activation": (c_int32, (c_char_p,)),
     "schuss_cost": (c_int32, (c_char_p,)),
-    "schuss_open": (c_void_p, (POINTER(_Plan), c_void_p, POINTER(_Data), POINTER(_Data))),
+    "schuss_error": (c_char_p, ()),
+    "schuss_open": (c_int32, (POINTER(_Plan), c_void_p, POINTER(_Data), POINTER(_Data), POINTER(c_void_p))),
     "schuss_close": (None, (c_void_p,)),
-    "schuss_fill": (None, (c_void_p, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
+    "schuss_fill": (c_int32, (c_void_p, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
     "schuss_begin": (c_int32, (c_void_p, POINTER(_Watch), POINTER(_Optimizer))),
-    "schuss_advance": (None, (c_void_p, c_int64, c_int64, POINTER(_Optimizer), c_void_p, c_void_p)),
+    "schuss_advance": (c_int32, (c_void_p, c_int64, c_int64, POINTER(_Optimizer), c_void_p, c_void_p)),
     "schuss_restore_best": (None, (c_void_p,)),
-    "schuss_gradient": (None, (c_void_p, c_int64, c_void_p, c_void_p)),
+    "schuss_gradient": (c_int32, (c_void_p, c_int64, c_void_p, c_void_p)),
     "schuss_state": (c_void_p, (c_void_p, c_int32, POINTER(c_int64))),
     "schuss_scheme": (c_char_p, (c_void_p, POINTER(c_int32))),
     "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
@@ -329,13 +331,23 @@ def predict(parameters: Array, sizes: tuple[int, ...], activations: tuple[Activa
     little = 2.0 * parameters.size * len(x) < _WORK_OF_A_THREAD
     threads = 1 if little else available_threads()
     given = _address(parameters), members, _address(x), len(x), threads, _address(outputs)
-    if library().schuss_predict(byref(network), *given):
-        raise MemoryError("not enough memory to predict; pass fewer rows at a time")
+    native = library()
+    _succeed(native, native.schuss_predict(byref(network), *given), "to predict; pass fewer rows at a time")
     return outputs
+
+
+def _succeed(native: ctypes.CDLL, code: int, without_memory: str) -> None:
+    """Raise MemoryError, saying what there is no memory for, or EngineError if a function returned an error's code."""
+    if code == 1:
+        raise MemoryError(f"not enough memory {without_memory}")
+    if code:
+        raise EngineError(f"the native kernels failed: {native.schuss_error().decode(errors='replace')}")
 
 
 class NativeSession:
     """One training in the native library; ``parameters`` (members, p) is the model's own memory, changed in place."""
+
+    _handle: int | None = None
 
     def __init__(self, plan: Plan, parameters: Array, data: Data, validation: Data | None) -> None:
         self._library = library()
@@ -369,15 +381,21 @@ class NativeSession:
             average=plan.average,
         )
         held_out = None if validation is None else byref(_data(validation))
-        self._handle: int | None = self._library.schuss_open(
-            byref(native_plan), _address(parameters), byref(_data(data)), held_out
+        handle = c_void_p()
+        self._call(
+            "for this training; use fewer samples, or smaller batches",
+            self._library.schuss_open,
+            *(byref(native_plan), _address(parameters), byref(_data(data)), held_out, byref(handle)),
         )
-        if not self._handle:
-            raise MemoryError("not enough memory for this training; use fewer samples, or smaller batches")
+        self._handle = handle.value
         for which, given in enumerate((data, validation)):
             if given is not None and not given.in_place:
                 for first, x, y, w in given.blocks(plan.dtype):
-                    self._library.schuss_fill(self._handle, which, first, len(x), _address(x), _address(y), _address(w))
+                    place = self._handle, which, first, len(x)
+                    self._call("for the data", self._library.schuss_fill, *place, _address(x), _address(y), _address(w))
+
+    def _call(self, without_memory: str, function: Callable[..., int], *arguments: Any) -> None:
+        _succeed(self._library, function(*arguments), without_memory)
 
     def _state(self, name: str) -> Array:
         """Return a state as it lies in native memory; the view is valid until the next ``begin`` or ``release``."""
@@ -406,8 +424,8 @@ class NativeSession:
         self._restore_best = watch.restore_best
         native = _Watch(watch.every, watch.last_epoch, patience, watch.min_delta, watch.of_training, watch.fresh)
         described, _arrays = self._described(optimizer, None)
-        if self._library.schuss_begin(self._handle, byref(native), byref(described)):
-            raise MemoryError("not enough memory for the state of this optimizer or the best parameters")
+        lacking = "for the state of this optimizer or the best parameters"
+        self._call(lacking, self._library.schuss_begin, self._handle, byref(native), byref(described))
 
     def _described(self, optimizer: Optimizer, factors: Array | None) -> tuple[_Optimizer, Array]:
         """Return the native description of an optimizer, and the table it points to, to be kept as long."""
@@ -427,9 +445,8 @@ class NativeSession:
         validation_costs = np.empty_like(costs) if self._validated else None
         factors = optimizer.factors(progress[0], steps, progress[1])
         described, _rates = self._described(optimizer, factors)
-        self._library.schuss_advance(
-            self._handle, first_step, steps, byref(described), _address(costs), _address(validation_costs)
-        )
+        given = first_step, steps, byref(described), _address(costs), _address(validation_costs)
+        self._call("for the threads of a run", self._library.schuss_advance, self._handle, *given)
         return costs, validation_costs
 
     def finish(self) -> None:
@@ -440,7 +457,8 @@ class NativeSession:
     def value_and_gradient(self, step: int) -> tuple[Array, Array]:
         """Return costs and gradients (see ``Session``)."""
         costs, gradients = np.empty(self._plan.members), np.empty_like(self._parameters)
-        self._library.schuss_gradient(self._handle, step, _address(costs), _address(gradients))
+        given = self._handle, step, _address(costs), _address(gradients)
+        self._call("for the gradient", self._library.schuss_gradient, *given)
         return costs, gradients
 
     def predict(self, x: Array) -> Array:

@@ -95,7 +95,8 @@ def update(
     eta, decay, mu, rho, epsilon, clip = (float(rate) for rate in rates)
     as_type = parameters.dtype.type
     if clip > 0:
-        norm = float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
+        largest = float(np.abs(gradient).max()) or 1.0  # scaled by it, no square leaves the range of float64
+        norm = largest * float(np.sqrt(np.square(gradient / np.float64(largest)).sum()))
         gradient = gradient * as_type(clip / norm) if norm > clip else gradient
     if isinstance(optimizer, SGD):
         change = as_type(eta) * gradient

@@ -72,9 +72,8 @@ class Training:
     multiplies sample_weight. input_noise: the standard deviation of noise on x, new in each step. average: the decay of a
     moving average of the parameters (``averaged()``). on_divergence: "stop" keeps a member's last finite parameters;
     "restart" goes back to its last good state, with half the learning rate. threads: None means the smallest of affinity,
-    cgroup quota and OMP_NUM_THREADS; there are never more than CPUs. The result has the same bits for any number. partial: these
-    samples are a part of
-    the data, and one class alone is no mistake.
+    cgroup quota and OMP_NUM_THREADS; there are never more than CPUs. The result has the same bits for any number.
+    partial: these samples are a part of the data, and one class alone is no mistake.
 
     Raises InputError, naming every mismatch at once, before any work; EngineError for an engine that is absent.
 

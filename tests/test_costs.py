@@ -10,7 +10,7 @@ from schuss import SGD, Adam, Dense, InputError, Network, Population, Training
 from schuss.activations import ELEMENTWISE
 from schuss.costs import COSTS, BinaryCrossEntropy, CrossEntropy, Huber, Quantile
 from schuss.engines import cpu
-from schuss.metrics import accuracy, r2
+from schuss.metrics import accuracy, accuracy_of_labels, r2
 from schuss.philox import dropout_mask, input_noise
 
 EPS = float(np.finfo(np.float64).eps)
@@ -319,7 +319,8 @@ def _classes():
 
 def test_metrics_are_those_written_down():
     assert accuracy(np.array([[0], [1], [1]]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])) == pytest.approx(2 / 3)
-    assert accuracy(np.array([[0.0], [1.0]]), np.array([[0.4], [0.3]])) == 0.5
+    assert accuracy_of_labels(np.array([[0.0], [1.0]]), np.array([[0.4], [0.3]])) == 0.5
+    assert accuracy_of_labels(np.array([[0, 1], [1, 1]]), np.array([[0.2, 0.9], [0.7, 0.4]])) == 0.5
     assert r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [4.0]])) == pytest.approx(0.5)
 
 

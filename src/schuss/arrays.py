@@ -53,7 +53,7 @@ def as_matrix(
         )
         return _EMPTY
     try:
-        array: Any = given if stays else np.asarray(given)
+        array: Any = given if stays else _unmasked(given)
     except (TypeError, ValueError) as error:
         problems.add(f"{name} cannot be read as an array: {error}")
         return _EMPTY
@@ -76,6 +76,15 @@ def as_matrix(
         _report_first_non_finite(array, dtype, name, problems)
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and was reported
         return np.ascontiguousarray(array, dtype=dtype) if pack else array
+
+
+def _unmasked(given: ArrayLike) -> NDArray[Any]:
+    """Return an array, with NaN for the values that a masked array hides: they are missing, whatever lies under the mask."""
+    if not isinstance(given, np.ma.MaskedArray) or not np.ma.getmaskarray(given).any():
+        return np.asarray(given)
+    values = np.array(given.data, given.dtype if given.dtype.kind == "f" else np.float64)
+    values[np.ma.getmaskarray(given)] = np.nan
+    return values
 
 
 def as_weights(given: ArrayLike, name: str, n: int, dtype: np.dtype[Any], problems: Problems) -> NDArray[Any]:

@@ -156,6 +156,13 @@ def weights_for(
             f"class_weight needs class labels: a cost of classification, and y of shape (n,); got cost={cost!r}"
         )
         return weights
+    shares = (data.y[:, 0] != 0) & (data.y[:, 0] != 1)
+    if cost.row.targets == "shares" and shares.any():
+        row = int(np.argmax(shares))
+        problems.add(
+            f"class_weight needs labels 0 and 1; y holds {data.y[row, 0]} in row {row}; weigh shares by sample_weight"
+        )
+        return weights
     labels = np.asarray(data.y[:, 0], np.int64)
     if (labels < 0).any() or (labels >= classes).any():
         return weights  # named already

@@ -5,6 +5,7 @@ ask for.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +37,21 @@ class Scores:
     best: Array
     best_epoch: Array
     parameters: Array
+    warned: bool = False  # that a score was not finite
 
     def look(self, epoch: int, running: Array, parameters: Array) -> tuple[Array, Array]:
         """Return the scores (members,), NaN for who does not run, and who has not improved for too long."""
         scores = np.where(running, self.evaluate(), np.nan)
+        if (running & ~np.isfinite(scores)).any() and not self.warned:
+            self.warned = True
+            first = int(np.argmax(running & ~np.isfinite(scores)))
+            warnings.warn(
+                f"the score of early stopping is {scores[first]} in epoch {epoch} (member {first}): such scores count as the "
+                "worst; choose a metric that is finite on these data",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        scores = np.where(running & ~np.isfinite(scores), -np.inf, scores)
         improved = running & (scores > self.best + np.where(np.isfinite(self.best), self.stopping.min_delta, 0))
         self.best[improved], self.best_epoch[improved] = scores[improved], epoch
         self.parameters[improved] = parameters[improved]

@@ -33,6 +33,7 @@ from schuss.errors import DivergenceWarning, InputError, Problems, TrainingError
 from schuss.guards import Guard, interrupts
 from schuss.history import History
 from schuss.layers import weight_count
+from schuss.metrics import accuracy_of_labels
 from schuss.network import Network
 from schuss.optimizers import LBFGS, Optimizer, Segment, schedule
 from schuss.population import Population
@@ -490,6 +491,15 @@ class Training:
         watches_validation = isinstance(early_stopping, EarlyStopping) and not early_stopping.of_training
         if watches_validation and self._held_out is None:
             problems.add("early_stopping needs validation data; pass validation=(x, y) to Training")
+        if (
+            watches_validation
+            and early_stopping
+            and early_stopping.metric == "accuracy"
+            and not self._plan.cost.classifies
+        ):
+            problems.add(
+                f"accuracy is of classes, and cost={self._plan.cost!r} is of numbers; use metric='r2', or 'cost'"
+            )
         if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
             problems.add(f"callbacks must be a list of functions f(training, history); got {callbacks!r}")
         if any(isinstance(optimizer, LBFGS) for _, optimizer in segments):
@@ -508,6 +518,10 @@ class Training:
         if early_stopping is None or metric is None or held_out is None:
             return None
         plan, rows = self._plan, np.ascontiguousarray(on_host(held_out.x), model.dtype)
+        shown, link = model.activations, plan.cost.row.link
+        if early_stopping.metric == "accuracy":  # of probabilities, also where the network gives logits
+            shown = (*shown[:-1], activations.resolve(link)) if link else shown
+            metric = accuracy_of_labels if plan.cost.row.targets == "shares" else metric
 
         def evaluate() -> Array:
             parameters = model.parameters.reshape(-1, model.parameters.shape[-1])
@@ -516,7 +530,7 @@ class Training:
             for fold in np.unique(folds):
                 members = np.flatnonzero(folds == fold)
                 own = plan.held_out_rows(int(members[0]))
-                outputs = engines.predict(parameters[members], model.sizes, model.activations, rows[own])
+                outputs = engines.predict(parameters[members], model.sizes, shown, rows[own])
                 scores[members] = [float(metric(held_out.y[own], one)) for one in outputs]
             return scores
 

@@ -89,9 +89,10 @@ private:
   void pack(const T *parameters, int l, int k0, int columns, int j0, int rows) {
     const int ni = shape_.sizes[l], no = shape_.sizes[l + 1];
     if (l == 0) return; // the first layer has no backward product
-    for (int k = k0; k < k0 + columns; k += block_units) {
-      const int here = std::min(block_units, k0 + columns - k);
-      T *to = packed_[l].data() + (ptrdiff_t)k * no;
+    for (int k = k0, here; k < k0 + columns; k += here) { // a strip may be a part of a block
+      const int within = k % block_units;
+      here = std::min(block_units - within, k0 + columns - k);
+      T *to = packed_[l].data() + (ptrdiff_t)(k - within) * no + within;
       for (int j = j0; j < j0 + rows; j++)
         std::copy_n(parameters + shape_.weights_at[l] + (ptrdiff_t)j * ni + k, here, to + (ptrdiff_t)j * block_units);
     }

@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import systems
+from commands import output
 
 ROOT = Path(__file__).parent.parent
 NUMERIC = (
@@ -39,22 +40,19 @@ def python(folder: Path) -> tuple[list[str], Path]:
     """Return the command that runs Python of aarch64, and a folder with the packages that the tests need."""
     root = systems.unpack("aarch64", ("python3", "libstdc++6"), folder)
     command = [*systems.emulator("aarch64", root), str(root / "usr" / "bin" / "python3")]
-    asked = subprocess.run(
-        [*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
-    )
-    if asked.returncode:
-        raise systems.MissingError(f"Python of aarch64 does not run: {asked.stderr.strip()}")
-    site = folder / f"site-aarch64-{asked.stdout.strip()}"
+    version = output(*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2], end='')")
+    site = folder / f"site-aarch64-{version}"
     if not site.is_dir():
         tags = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (28, 27, 17)]
         options = [
             "--only-binary=:all:",
-            f"--python-version={asked.stdout.strip()}",
+            f"--python-version={version}",
             "--platform=manylinux2014_aarch64",
             *tags,
         ]
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options]
-        subprocess.run([*pip, "--target", site, *PACKAGES], check=True)
+        unfinished = site.with_name(f"{site.name}.unfinished")
+        output(sys.executable, "-m", "pip", "install", "-q", *options, "--target", unfinished, *PACKAGES)
+        unfinished.rename(site)
     return command, site
 
 

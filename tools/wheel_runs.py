@@ -1,13 +1,13 @@
 """Run what was built: a wheel in a new virtual environment, and its libraries on the systems that they are for."""
 
 import os
-import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import systems
+from commands import output
 
 SMOKE = Path(__file__).parent / "smoke.c"
 LOADERS = {"manylinux": ("libc6", "glibc"), "musllinux": ("musl", "musl")}
@@ -33,22 +33,15 @@ print(info.devices[0].partition(", ")[2], end="")
 """
 
 
-def _output(*command: object, **options: object) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    return str(done.stdout)
-
-
 def train_in_environment(wheel: Path, folder: Path) -> str:
     """Install a wheel in a new virtual environment, train there, and say with which instruction set."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    _output(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
+    output(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SCHUSS_INSTRUCTION_SET")
     }
-    level = _output(python, "-c", TRAIN, cwd=folder, env=environment)
+    level = output(python, "-c", TRAIN, folder=folder, environment=environment)
     return f"installed, trained ({level})"
 
 
@@ -62,11 +55,11 @@ def train_libraries(wheel: Path, target: str, source: Path, kept: Path, folder: 
     root = systems.unpack(processor, (package,), kept)
     program = folder / "smoke"
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-std=gnu11", "-O1", "-dynamic"]
-    _output(*compiler, "-I", source / "native", SMOKE, "-o", program)
+    output(*compiler, "-I", source / "native", SMOKE, "-o", program)
     with zipfile.ZipFile(wheel) as packed:
         libraries = [packed.extract(name, folder) for name in sorted(packed.namelist()) if name.endswith(".so")]
     loader = next(root.glob(f"lib*/{LOADERS_OF[name]}"))
     paths = ":".join(str(path) for path in root.glob("lib/*-linux-*"))
     command = [*systems.emulator(processor, root), loader, "--library-path", paths, program, *libraries]
-    printed = _output(*command).splitlines()
+    printed = output(*command).splitlines()
     return f"C program under {name}{', qemu' if systems.emulator(processor, root) else ''}", printed

@@ -24,6 +24,7 @@ from pathlib import Path
 import systems
 import wheel_checks
 import wheel_runs
+from commands import output
 
 ROOT = Path(__file__).parent.parent
 SYSTEMS = ROOT / "build" / "systems"
@@ -60,16 +61,9 @@ exec "{python}" -m ziglang {words} "$@"
 """
 
 
-def run(*command: object, **options: object) -> None:
-    """Run a command; where it fails, print what it printed and stop."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-
-
 def source_distribution(folder: Path) -> Path:
     """Return the source distribution, made in a folder."""
-    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT)
+    output(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT)
     (archive,) = folder.glob("*.tar.gz")
     return archive
 
@@ -119,7 +113,7 @@ def wheel(tag: str, source: Path, work: Path, folder: Path) -> Path:
         "wheel.cmake": "true",  # a failure is one: no wheel without the native kernels
     }
     options = [f"-C{name}={value}" for name, value in settings.items()]
-    run(*offline(), sys.executable, "-m", "build", "--wheel", "--no-isolation", *options, "--outdir", folder, source)
+    output(*offline(), sys.executable, "-m", "build", "--wheel", "--no-isolation", *options, "--outdir", folder, source)
     (built,) = folder.glob(f"*-py3-none-{tag}.whl")
     return built
 

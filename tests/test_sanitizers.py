@@ -86,4 +86,4 @@ def test_mistakes_are_found(sanitized):
         done = call(driver, 1, 5, SECONDS, mistake)
         assert done.returncode != 0
         assert words in done.stderr
-        assert re.search(r"\nseed \d+\n", done.stderr)
+        assert mistake == "overflow" or re.search(r"\nseed \d+\n", done.stderr)  # libubsan calls nothing when it ends

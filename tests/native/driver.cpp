@@ -48,6 +48,13 @@ static Choice draw(Random &random) {
   choice.batch = scheme == "small" ? random.whole(1, std::min<int>(8, (int)choice.samples - 1))
                  : random.share(0.4) ? choice.samples : random.whole(1, (int)choice.samples);
   choice.members = random.share(0.5) ? 1 : random.whole(2, 5);
+  choice.in_place = random.share(0.4);
+  choice.order = random.share(0.3) ? 0 : choice.in_place && random.share(0.5) ? 2 : 1;
+  if (choice.order == 2 && random.share(0.2)) { // more than a block, and than a window of blocks; of a network that is quick
+    choice.samples = random.share(0.3) ? 16 * 4096 + 4100 : random.whole(4097, 9000);
+    choice.sizes = {random.whole(1, 3), random.whole(1, 6), 1};
+    choice.batch = choice.samples / random.whole(2, 6), choice.members = 1;
+  }
   choice.threads = random.whole(1, 4);
   choice.element = random.share(0.5) ? 4 : 8;
   choice.cost = random.one_of(costs);
@@ -63,12 +70,6 @@ static Choice draw(Random &random) {
   for (size_t l = 1; l < choice.sizes.size(); l++) choice.activations.push_back(schuss_activation(random.one_of(elementwise)));
   if (choice.cost == "poisson" || choice.cost == "binary_cross_entropy" || choice.cost == "cross_entropy")
     choice.activations.back() = schuss_activation("linear"); // the cost takes logits
-  choice.in_place = random.share(0.4);
-  choice.order = random.share(0.3) ? 0 : choice.in_place && random.share(0.5) ? 2 : 1;
-  if (choice.order == 2 && random.share(0.2)) { // more than a block, and than a window of blocks
-    choice.samples = random.share(0.3) ? 16 * 4096 + 4100 : random.whole(4097, 9000);
-    choice.sizes.front() = random.whole(1, 3), choice.batch = random.whole(500, 3000), choice.members = 1;
-  }
   choice.weighted = random.share(0.4), choice.resampled = random.share(0.25), choice.drops = random.share(0.3);
   choice.folds = !choice.in_place && choice.samples >= 4 && random.share(0.25) ? random.whole(2, 4) : 0;
   choice.validated = choice.folds || random.share(0.5);

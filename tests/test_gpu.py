@@ -395,6 +395,7 @@ def plan_of(sizes, samples, members=1, batch_size=None, dtype="float32", cost="q
 
 
 H200 = cuts.Limits(memory=140 << 30, local_memory=227 << 10, units=132, cooperative=True)
+PROCESSOR = cuts.Limits(memory=16 << 30, local_memory=256 << 10, units=8, processor=True)
 SMALL = cuts.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
 
 
@@ -407,6 +408,9 @@ SMALL = cuts.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
         (((4, 32, 16, 1), 10_000, 1000), H200, "step"),
         (((16, 256, 256, 4), 5000), H200, "layers"),
         (((4000, 4), 100), SMALL, "layers"),
+        (((4, 32, 16, 1), 10_000), PROCESSOR, "step"),
+        (((16, 256, 256, 4), 5000), PROCESSOR, "step"),
+        (((4000, 4), 100), PROCESSOR, "layers"),
     ],
 )
 def test_the_path_is_that_of_the_documentation(plan, limits, path):

@@ -95,7 +95,21 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     slots = plan.members if path == "grid" else slots
     if lanes and path == "step":
         slices = max(1, min(limits.units, plan.parameters // _SLICE))
-    return Cut(path, LANES if lanes else THREADS, lanes, tile, staged, rows, rows, slices, slots, 0, max(1, held_out_rows), False, _WHY[path])
+    return Cut(
+        path,
+        LANES if lanes else THREADS,
+        lanes,
+        tile,
+        staged,
+        rows,
+        rows,
+        slices,
+        slots,
+        0,
+        max(1, held_out_rows),
+        False,
+        _WHY[path],
+    )
 
 
 _WHY = {
@@ -121,11 +135,10 @@ def _refusals(plan: Plan, limits: Limits, tile: int, rows: int) -> dict[str, str
         no["grid"] = "has nothing to share"
     if rows > _ROWS_OF_ONE_GROUP:
         no["epochs"] = f"has {rows} tiles a step"
-    if limits.processor and rows > 1 and plan.members < limits.units:
-        no["epochs"] = f"keeps only {plan.members} of {limits.units} processors busy"
-    sizes = plan.sizes
-    if limits.processor and (tile > LANES or plan.batch_size <= LANES):
+    if limits.processor:
+        no["epochs"] = "is slower than launches, which cost a processor little"
         return no
+    sizes = plan.sizes
     if max(a * b for a, b in pairwise(sizes)) >= _WIDE_LAYER:
         no |= {path: "has wide layers" for path in PATHS[:3] if path not in no}
     return no
@@ -189,4 +202,6 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     slots = max(1, min(plan.members, _MOST_SLOTS, budget // member))
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
     why = f"{_WHY['layers']}, by {'the library of the device' if limits.products else 'kernels of our own'}"
-    return Cut("layers", THREADS, False, 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why)
+    return Cut(
+        "layers", THREADS, False, 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why
+    )

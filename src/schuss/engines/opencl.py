@@ -170,7 +170,9 @@ class OpenCLQueue:
             raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
         self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}
         size = self._cl.kernel_work_group_info.COMPILE_WORK_GROUP_SIZE
-        self._threads = {name: tuple(one.get_work_group_info(size, self._device)) for name, one in self._kernels.items()}
+        self._threads = {
+            name: tuple(one.get_work_group_info(size, self._device)) for name, one in self._kernels.items()
+        }
         for kernel in self._kernels.values():
             for place, buffer in enumerate(self._buffers.values()):
                 kernel.set_arg(place, buffer)

@@ -47,11 +47,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a plan is cut. threads: of a group; lanes: whether they are those of a vector. tile: samples of a tile, 0 for the path
-    "layers". staged: whether a group copies the parameters
-    into its local memory. rows: partial sums of a gradient. cost_rows: of a cost. slices: groups that share an update.
-    slots: members at work at the same time. piece: samples at a time (layers). held_out_rows: partial sums of a
-    validation cost. library: whether the device's own library makes the matrix products (layers).
+    """How a plan is cut. threads: of a group; lanes: whether they are those of a vector. tile: samples of a tile, 0 for the
+    path "layers". staged: whether a group copies the parameters into its local memory. rows: partial sums of a gradient.
+    cost_rows: of a cost. slices: groups that share an update. slots: members at work at the same time. piece: samples at a
+    time (layers). held_out_rows: partial sums of a validation cost. library: whether the device's own library makes the
+    matrix products (layers).
     """
 
     path: str

@@ -148,7 +148,7 @@ def places(plan: Plan, cut: Cut) -> dict[str, int]:
 
 
 def _stride(cut: Cut) -> int:
-    """Return how far apart units lie in a tile: a GPU reads it across in the gradient, and wants other banks for neighbors."""
+    """Return how far apart units lie in a tile; the gradient of a GPU reads across, and wants other banks for neighbors."""
     return cut.tile if cut.lanes else cut.tile + 1
 
 

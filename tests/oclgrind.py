@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from schuss import SGD, Adam, Dense, Population, Training
 from schuss.engines import OpenCL, opencl
 
 PROGRAM = shutil.which("oclgrind")
-PATHS = ("step", "epochs", "layers")
+PATHS = ("step", "epochs", "layers", "step-on-processor")
+"""Those of a GPU, and the one that a processor takes, whose kernels are others."""
 _BEFORE_A_SUM = "scratch[THREAD] = value;\n  BARRIER;"  # step.cl
 
 
@@ -63,6 +65,9 @@ def run(path, fault=None):
         raise LookupError(f"this runs on {device}")
     if fault:
         opencl.OpenCLQueue = FAULTS[fault][0]
+    path, _, processor = path.partition("-on-")
+    limits = opencl._limits
+    opencl._limits = lambda device: replace(limits(device), processor=bool(processor))
     layers = [Dense(5, "silu", dropout=0.3), Dense(4, "tanh", dropout=0.2), Dense(2)]
     x, y = data(40, 3, 2, dtype="float32")
     model = Population(3, layers, members=2, seed=1)

@@ -45,8 +45,8 @@ def opencl_device():
     return gpu_engine_of("opencl-step")
 
 
-PATHS = [*cuts.PATHS, "library"]
-"""The paths, and the path "layers" on a device that has a library of matrix products."""
+PATHS = [*cuts.PATHS, "library", "lanes"]
+"""The paths, the path "layers" on a device that has a library of matrix products, and the path "step" on a processor."""
 
 
 def emulated(monkeypatch, path=None, **limits):
@@ -54,6 +54,8 @@ def emulated(monkeypatch, path=None, **limits):
     made = []
     if path == "library":
         path, limits = "layers", limits | {"products": True}
+    if path == "lanes":
+        path, limits = "step", limits | {"processor": True}
 
     def opened(engine, plan, parameters, data, validation=None):
         if not isinstance(engine, OpenCL):
@@ -131,9 +133,8 @@ def test_every_path_follows_the_reference(monkeypatch, path, options, make):
     validation = None if "folds" in options else (x[:140], y[:140])
     follow(make, x, y, SGD(0.02, 0.01, 0.5), validation=validation, **options)
     taken = set(made[0].launches)
-    assert {"grid": "epochs", "epochs": "epochs", "step": "settle", "layers": "forward1", "library": "product"}[
-        path
-    ] in taken
+    of_path = {"layers": "forward1", "library": "product", "step": "settle", "lanes": "settle"}
+    assert of_path.get(path, "epochs") in taken
     assert ("validate" in taken or "output" in taken) or path in ("grid", "epochs")
 
 
@@ -268,10 +269,11 @@ SHAPES = [
 
 @pytest.mark.parametrize("dtype", thinned(["float32", "float64"], "float32"))
 @pytest.mark.parametrize("shape", thinned(SHAPES, SHAPES[2], SHAPES[4], SHAPES[-2]), ids=str)
+@pytest.mark.parametrize("processor", [False, True])
 @needs_compiler
-def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkeypatch, shape, dtype):
+def test_shapes_that_take_every_branch_have_the_gradient_of_the_reference(monkeypatch, shape, dtype, processor):
     sizes, n = shape
-    emulated(monkeypatch, cooperative=False, local_memory=48 << 10)
+    emulated(monkeypatch, cooperative=False, local_memory=48 << 10, processor=processor)
     x, y = data(n, sizes[0], sizes[-1], dtype=dtype)
     model = network(sizes, ["gelu", "sigmoid", "softplus", "elu"][: len(sizes) - 1], dtype=dtype)
     results = []
@@ -393,6 +395,7 @@ def plan_of(sizes, samples, members=1, batch_size=None, dtype="float32", cost="q
 
 
 H200 = cuts.Limits(memory=140 << 30, local_memory=227 << 10, units=132, cooperative=True)
+PROCESSOR = cuts.Limits(memory=16 << 30, local_memory=256 << 10, units=8, processor=True)
 SMALL = cuts.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
 
 
@@ -405,6 +408,9 @@ SMALL = cuts.Limits(memory=4 << 30, local_memory=48 << 10, units=20)
         (((4, 32, 16, 1), 10_000, 1000), H200, "step"),
         (((16, 256, 256, 4), 5000), H200, "layers"),
         (((4000, 4), 100), SMALL, "layers"),
+        (((4, 32, 16, 1), 10_000), PROCESSOR, "step"),
+        (((16, 256, 256, 4), 5000), PROCESSOR, "step"),
+        (((4000, 4), 100), PROCESSOR, "layers"),
     ],
 )
 def test_the_path_is_that_of_the_documentation(plan, limits, path):
@@ -613,7 +619,8 @@ def test_every_path_compiles_for_cuda(variant, architecture):
             program.kernel_text(replace(plan, **changes), cut, limits, held_out, True, 100), architecture
         )
         assert log == ""
-        for kernel in ("epochs", "gradient") if cut.tile else ("forward1", "gradient1", "activate1", "derive2"):
+        of_path = "epochs" if cut.path in ("grid", "epochs") else "settle"
+        for kernel in (of_path, "gradient") if cut.tile else ("forward1", "gradient1", "activate1", "derive2"):
             assert kernel.encode() in code
 
 

@@ -15,19 +15,23 @@ PATHS = ("grid", "epochs", "step", "layers")
 THREADS, BLOCK = 256, 64
 """Threads of a group, and the side of the block of a matrix product that it computes: 4 x 4 results a thread."""
 
+LANES = 16
+"""Threads of a group in the narrow paths on a processor, where they are the lanes of a vector."""
+
 _ROWS = 128
 _WIDE_LAYER = 128 * 128  # weights from which a layer is a matrix product over device memory
 _ROWS_OF_ONE_GROUP = 32  # tiles a step of a member that one group does alone
 _PARTIAL_BYTES, _WORK_BYTES = 64 << 20, 1 << 30
 _GROUPS_A_UNIT, _ROW_SAMPLES = 4, 256  # that keep a unit busy; of a partial sum at least (layers)
+_SLICE = 8192  # parameters of a slice of an update at least, on a processor
 _MOST_SLOTS = 65535  # groups along the second axis of a launch of CUDA
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a device has: bytes of memory, of local memory a group, and of one buffer at most; compute units; doubles; whether
-    all groups of a launch can be on it at the same time and meet (a cooperative launch); and whether it has a library of
-    matrix products.
+    all groups of a launch can be on it at the same time and meet (a cooperative launch); whether it has a library of
+    matrix products; and whether it is a processor, and no GPU.
     """
 
     memory: int
@@ -38,17 +42,21 @@ class Limits:
     cooperative: bool = False
     products: bool = False
     buffer: int = sys.maxsize
+    processor: bool = False
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a plan is cut. tile: samples of a tile, 0 for the path "layers". staged: whether a group copies the parameters
-    into its local memory. rows: partial sums of a gradient. cost_rows: of a cost. slices: groups that share an update.
-    slots: members at work at the same time. piece: samples at a time (layers). held_out_rows: partial sums of a
-    validation cost. library: whether the device's own library makes the matrix products (layers).
+    """How a plan is cut. threads: of a group; lanes: whether they are those of a vector. tile: samples of a tile, 0 for the
+    path "layers". staged: whether a group copies the parameters into its local memory. rows: partial sums of a gradient.
+    cost_rows: of a cost. slices: groups that share an update. slots: members at work at the same time. piece: samples at a
+    time (layers). held_out_rows: partial sums of a validation cost. library: whether the device's own library makes the
+    matrix products (layers).
     """
 
     path: str
+    threads: int
+    lanes: bool
     tile: int
     staged: bool
     rows: int
@@ -71,9 +79,10 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
         raise InputError(unknown_name("path", asked, PATHS))
     if limits.threads < THREADS:
         raise EngineError(f"the device runs at most {limits.threads} threads in a group, and {THREADS} are needed")
-    tile, staged = _tile(plan, limits)
+    lanes = limits.processor
+    tile, staged = (_tile_of_lanes(plan, limits), False) if lanes else _tile(plan, limits)
     tiles = -(-plan.batch_size // tile) if tile else 0
-    rows = min(_ROWS, tiles)
+    rows = min(_ROWS, tiles, _GROUPS_A_UNIT * limits.units if lanes else _ROWS)
     reasons = _refusals(plan, limits, tile, rows)
     path = asked or next(path for path in PATHS if path not in reasons)
     if path in reasons and (asked is None or reasons[path].startswith("cannot")):
@@ -84,7 +93,23 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     slots = max(1, min(plan.members, _MOST_SLOTS, _PARTIAL_BYTES // (rows * plan.parameters * plan.dtype.itemsize)))
     held_out_rows = min(_ROWS, -(-held_out // tile))
     slots = plan.members if path == "grid" else slots
-    return Cut(path, tile, staged, rows, rows, slices, slots, 0, max(1, held_out_rows), False, _WHY[path])
+    if lanes and path == "step":
+        slices = max(1, min(limits.units, plan.parameters // _SLICE))
+    return Cut(
+        path,
+        LANES if lanes else THREADS,
+        lanes,
+        tile,
+        staged,
+        rows,
+        rows,
+        slices,
+        slots,
+        0,
+        max(1, held_out_rows),
+        False,
+        _WHY[path],
+    )
 
 
 _WHY = {
@@ -110,6 +135,9 @@ def _refusals(plan: Plan, limits: Limits, tile: int, rows: int) -> dict[str, str
         no["grid"] = "has nothing to share"
     if rows > _ROWS_OF_ONE_GROUP:
         no["epochs"] = f"has {rows} tiles a step"
+    if limits.processor:
+        no["epochs"] = "is slower than launches, which cost a processor little"
+        return no
     sizes = plan.sizes
     if max(a * b for a, b in pairwise(sizes)) >= _WIDE_LAYER:
         no |= {path: "has wide layers" for path in PATHS[:3] if path not in no}
@@ -130,6 +158,19 @@ def _tile(plan: Plan, limits: Limits) -> tuple[int, bool]:
         ) * plan.dtype.itemsize <= room:
             return tile, staged
     return 0, False
+
+
+def _tile_of_lanes(plan: Plan, limits: Limits) -> int:
+    """Return how many samples a tile has on a processor: a vector, or two or four; 0 if none fits."""
+    if len(plan.activations) + 2 > LANES:
+        return 0
+    turned = -(-max(plan.sizes[:-1]) // LANES) * LANES
+    for vectors in (4, 2, 1):
+        tile = vectors * LANES
+        needed = tile * (12 + plan.dtype.itemsize * (units(plan) + turned + 1)) + 512 + 8 * LANES + 16 * len(plan.sizes)
+        if needed <= limits.local_memory and (vectors == 1 or plan.batch_size > tile // 2):
+            return tile
+    return 0
 
 
 def units(plan: Plan) -> int:
@@ -161,4 +202,6 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     slots = max(1, min(plan.members, _MOST_SLOTS, budget // member))
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
     why = f"{_WHY['layers']}, by {'the library of the device' if limits.products else 'kernels of our own'}"
-    return Cut("layers", 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why)
+    return Cut(
+        "layers", THREADS, False, 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why
+    )

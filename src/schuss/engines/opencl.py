@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schuss.engines.cuts import THREADS, Limits
+from schuss.engines.cuts import Limits
 from schuss.engines.launches import Call, Launch
 from schuss.errors import EngineError
 
@@ -115,13 +115,15 @@ def is_gpu(number: int = 0) -> bool:
 
 
 def _limits(device: Any) -> Limits:
+    processor = not device.type & _package().device_type.GPU
     return Limits(
         memory=int(device.global_mem_size),
         buffer=int(device.max_mem_alloc_size),
-        local_memory=min(int(device.local_mem_size), 96 << 10),
+        local_memory=int(device.local_mem_size) if processor else min(int(device.local_mem_size), 96 << 10),
         units=int(device.max_compute_units),
         threads=int(device.max_work_group_size),
         doubles=bool(device.double_fp_config),
+        processor=processor,
     )
 
 
@@ -138,6 +140,7 @@ class OpenCLQueue:
         self._queue = self._cl.CommandQueue(self._context)
         self._buffers: dict[str, Any] = {}
         self._kernels: dict[str, Any] = {}
+        self._threads: dict[str, tuple[int, ...]] = {}  # of a group of each kernel, as compiled
 
     def allocate(self, sizes: dict[str, int]) -> None:
         """Make the buffers (see ``Queue``)."""
@@ -166,6 +169,10 @@ class OpenCLQueue:
         except self._cl.RuntimeError as error:
             raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
         self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}
+        size = self._cl.kernel_work_group_info.COMPILE_WORK_GROUP_SIZE
+        self._threads = {
+            name: tuple(one.get_work_group_info(size, self._device)) for name, one in self._kernels.items()
+        }
         for kernel in self._kernels.values():
             for place, buffer in enumerate(self._buffers.values()):
                 kernel.set_arg(place, buffer)
@@ -206,8 +213,9 @@ class OpenCLQueue:
                     kernel = self._kernels[launch.kernel]
                     for i, value in enumerate((launch.first_member, launch.piece, launch.source)):
                         kernel.set_arg(place + i, np.int32(value))
-                    size = launch.groups * THREADS, launch.members
-                    self._cl.enqueue_nd_range_kernel(self._queue, kernel, size, (THREADS, 1))
+                    x, y, _ = threads = self._threads[launch.kernel]
+                    size = launch.groups * x, launch.members * y, 1
+                    self._cl.enqueue_nd_range_kernel(self._queue, kernel, size, threads)
                     asked += 1
                     if asked % _EVERY == 0:
                         self._queue.flush()

@@ -57,12 +57,16 @@ def definitions(
         "wide": wide,
         "LARGEST": largest[real],
         "LARGEST_WIDE": largest[wide],
-        "THREADS": cuts.THREADS,
+        "THREADS": cut.threads,
         "BLOCK": cuts.BLOCK,
         "TILED": int(tiled),
+        "WHOLE_RUNS": int(cut.path in ("grid", "epochs")),
+        "LANES": int(cut.lanes),
         "STAGED": int(cut.staged),
         "TILE": cut.tile,
-        "LD": cut.tile + 1,
+        "LD": _stride(cut),
+        "TURNED": at.get("TURNED", 0),
+        "TURNED_LD": _turned_stride(plan),
         "TILE_SIZE": at["size"],
         "WORK": at["size"],
         "X_AT": at["A0"],
@@ -123,7 +127,7 @@ def definitions(
 
 def places(plan: Plan, cut: Cut) -> dict[str, int]:
     """Return where A, Z and D of each layer begin, and the "size" of all: in a tile, after parameters, or a slot of work."""
-    stride = cut.tile + 1 if cut.tile else cut.piece
+    stride = _stride(cut) if cut.tile else cut.piece
     found, end = {}, plan.parameters if cut.staged else 0
     depth = len(plan.activations)
     for level, size in enumerate(plan.sizes):
@@ -137,9 +141,20 @@ def places(plan: Plan, cut: Cut) -> dict[str, int]:
             found[f"D{level}"] = end
             end += size * stride
     if cut.tile:
-        return found | {"W": end, "size": end}
+        turned = cut.tile * _turned_stride(plan) if cut.lanes else 0
+        return found | {"W": end, "TURNED": end, "size": end + turned}
     spare = end + 2 * cut.piece  # after the weights of samples, and ones; room for a product
     return found | {"W": end, "ONES": end + cut.piece, "SPARE": spare, "size": spare + cut.piece * max(plan.sizes)}
+
+
+def _stride(cut: Cut) -> int:
+    """Return how far apart units lie in a tile; the gradient of a GPU reads across, and wants other banks for neighbors."""
+    return cut.tile if cut.lanes else cut.tile + 1
+
+
+def _turned_stride(plan: Plan) -> int:
+    """Return how far apart samples lie in a turned tile: whole vectors of inputs, of the layer that has most."""
+    return -(-max(plan.sizes[:-1]) // cuts.LANES) * cuts.LANES
 
 
 def _layer(plan: Plan, cut: Cut, at: dict[str, int], level: int) -> str:
@@ -172,10 +187,10 @@ def _layer(plan: Plan, cut: Cut, at: dict[str, int], level: int) -> str:
             **_dropped("BEFORE_DROP", plan.dropout[level - 2] if plan.dropout else 0.0),
         }
     if cut.tile:
-        known["BU"], known["BS"] = _block(outputs, cut.tile)
-        known["BACK_BU"], known["BACK_BS"] = _block(inputs, cut.tile)
-        known["JB"], known["IB"] = _gradient_block(outputs, inputs)
-        known["SHIFT"] = _shift(plan, level)
+        known["BU"], known["BS"] = _block(outputs, cut)
+        known["BACK_BU"], known["BACK_BS"] = _block(inputs, cut)
+        known["JB"], known["IB"] = _gradient_block(outputs, inputs, cut)
+        known["SHIFT"] = _shift(plan, level, cut)
     before_text = "".join(f"#define {name} {value}\n" for name, value in known.items())
     return before_text + _file("layer.cl") + "".join(f"#undef {name}\n" for name in known)
 
@@ -190,28 +205,37 @@ def _dropped(name: str, share: float) -> dict[str, Any]:
     }
 
 
-def _block(units: int, tile: int) -> tuple[int, int]:
+_ACCUMULATORS = 16  # vectors that a lane's sums fill: half the registers of AVX-512
+
+
+def _block(units: int, cut: Cut) -> tuple[int, int]:
     """Return how many units of how many samples a thread computes: as much as leaves work for all threads."""
+    if cut.lanes:
+        samples = cut.tile // cut.threads
+        return min(_ACCUMULATORS // samples, units), samples
     for block_units, samples in ((4, 4), (2, 4), (2, 2), (1, 2)):
-        if -(-units // block_units) * (tile // samples) >= cuts.THREADS:
+        if -(-units // block_units) * (cut.tile // samples) >= cut.threads:
             return block_units, samples
     return 1, 1
 
 
-def _gradient_block(outputs: int, inputs: int) -> tuple[int, int]:
+def _gradient_block(outputs: int, inputs: int, cut: Cut) -> tuple[int, int]:
+    if cut.lanes:
+        vectors = min(4, -(-inputs // cut.threads))
+        return min(_ACCUMULATORS // max(2, vectors), outputs), vectors
     for rows, columns in ((4, 4), (2, 4), (2, 2), (1, 2)):
-        if -(-outputs // rows) * -(-inputs // columns) >= cuts.THREADS:
+        if -(-outputs // rows) * -(-inputs // columns) >= cut.threads:
             return rows, columns
     return 1, 1
 
 
-def _shift(plan: Plan, level: int) -> int:
+def _shift(plan: Plan, level: int, cut: Cut) -> int:
     """Return the thread that begins a layer's gradient: after those that are busy with the layers before it."""
     threads = 0
     for inputs, outputs in zip(plan.sizes[: level - 1], plan.sizes[1:level], strict=True):
-        rows, columns = _gradient_block(outputs, inputs)
+        rows, columns = _gradient_block(outputs, inputs, cut)
         threads += -(-outputs // rows) * -(-inputs // columns) + outputs
-    return threads % cuts.THREADS
+    return threads % cut.threads
 
 
 # -- the buffers ------------------------------------------------------------------------------------------------------

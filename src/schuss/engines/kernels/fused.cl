@@ -45,6 +45,6 @@
 
 #include "update.cl"
 
-#if TILED
+#if WHOLE_RUNS
 #include "epochs.cl"
 #endif

@@ -6,15 +6,15 @@
 
 #if TILED
 /* A tile: unit u of sample s lies at u * LD + s. A_IN, A_OUT: where a of the layer before and of this one lie in it; Z_IN, Z_OUT:
- * z, where kept; D_IN, D_OUT: delta. A thread computes BU units of BS samples, JB x IB weights of the gradient. */
+ * z, where kept; D_IN, D_OUT: delta. A thread computes BU units of BS samples, JB x IB weights of the gradient. LANES: tiles.cl. */
 #define COLUMNS (TILE / BS)
 #define I_BLOCKS ((NI + IB - 1) / IB)
 #define J_BLOCKS ((NO + JB - 1) / JB)
 
 /* a <- f(W a_prev + b), a tile. */
 DEVICE void NAME(forward)(HELD const real *held, LOCAL real *tile, LOCAL const uint32_t *keys, uint32_t position) {
-  for (int block = THREAD; block < (NO + BU - 1) / BU * COLUMNS; block += THREADS) {
-    const int s = block % COLUMNS, j0 = block / COLUMNS * BU;
+  for (int block = FIRST_BLOCK; block < BLOCKS((NO + BU - 1) / BU, COLUMNS); block += NEXT_BLOCK) {
+    const int s = COLUMN_OF(block, COLUMNS), j0 = ROW_OF(block, COLUMNS) * BU;
     real z[BU][BS];
     UNROLL for (int u = 0; u < BU; u++)
       UNROLL for (int r = 0; r < BS; r++) z[u][r] = held[B_AT + LEAST(j0 + u, NO - 1)];
@@ -42,6 +42,42 @@ DEVICE void NAME(forward)(HELD const real *held, LOCAL real *tile, LOCAL const u
   }
 }
 
+#if LANES
+/* partial <- (or += after the first tile of a row) delta a_prev^T and the sum of delta, over the samples of a tile. The lanes are
+ * inputs: a_prev is turned first, sample s of input i to s * TURNED_LD + i. */
+DEVICE void NAME(gradient)(LOCAL real *tile, GLOBAL real *partial, int first) {
+  LOCAL real *turned = tile + TURNED;
+  for (int i = 0; i < NI; i++)
+    UNROLL for (int r = 0; r < BS; r++) turned[(THREAD + r * COLUMNS) * TURNED_LD + i] = tile[A_IN + i * LD + THREAD + r * COLUMNS];
+  BARRIER;
+  for (int j0 = 0; j0 < NO; j0 += JB)
+    for (int i0 = 0; i0 < NI; i0 += IB * THREADS) {
+      real sum[JB][IB], sum_of_delta[JB];
+      UNROLL for (int j = 0; j < JB; j++) {
+        sum_of_delta[j] = 0;
+        UNROLL for (int i = 0; i < IB; i++) sum[j][i] = 0;
+      }
+      for (int s = 0; s < TILE; s++) {
+        real a[IB];
+        UNROLL for (int i = 0; i < IB; i++) a[i] = turned[s * TURNED_LD + i0 + i * THREADS + THREAD];
+        UNROLL for (int j = 0; j < JB; j++) {
+          const real delta = tile[D_OUT + LEAST(j0 + j, NO - 1) * LD + s];
+          sum_of_delta[j] += delta;
+          UNROLL for (int i = 0; i < IB; i++) sum[j][i] += delta * a[i];
+        }
+      }
+      UNROLL for (int j = 0; j < JB; j++) {
+        if (j0 + j >= NO) continue;
+        UNROLL for (int i = 0; i < IB; i++) {
+          const int column = i0 + i * THREADS + THREAD, to = W_AT + (j0 + j) * NI + column;
+          if (column < NI) partial[to] = first ? sum[j][i] : partial[to] + sum[j][i];
+        }
+        if (THREAD == 0 && i0 == 0) partial[B_AT + j0 + j] = first ? sum_of_delta[j] : partial[B_AT + j0 + j] + sum_of_delta[j];
+      }
+    }
+  BARRIER;
+}
+#else
 /* partial <- (or += after the first tile of a row) delta a_prev^T and the sum of delta, over the samples of a tile. Threads
  * begin where the layers before it left off, so that small layers share a pass. */
 DEVICE void NAME(gradient)(LOCAL const real *tile, GLOBAL real *partial, int first) {
@@ -70,12 +106,14 @@ DEVICE void NAME(gradient)(LOCAL const real *tile, GLOBAL real *partial, int fir
     partial[B_AT + j] = first ? sum : partial[B_AT + j] + sum;
   }
 }
+#endif
 
 #if LAYER > 1
 /* delta_prev <- f'(a_prev) (W^T delta), a tile. */
 DEVICE void NAME(backward)(HELD const real *held, LOCAL real *tile, LOCAL const uint32_t *keys, uint32_t position) {
-  for (int block = THREAD; block < (NI + BACK_BU - 1) / BACK_BU * (TILE / BACK_BS); block += THREADS) {
-    const int columns = TILE / BACK_BS, s = block % columns, i0 = block / columns * BACK_BU;
+  const int columns = TILE / BACK_BS;
+  for (int block = FIRST_BLOCK; block < BLOCKS((NI + BACK_BU - 1) / BACK_BU, columns); block += NEXT_BLOCK) {
+    const int s = COLUMN_OF(block, columns), i0 = ROW_OF(block, columns) * BACK_BU;
     real delta[BACK_BU][BACK_BS];
     UNROLL for (int u = 0; u < BACK_BU; u++)
       UNROLL for (int r = 0; r < BACK_BS; r++) delta[u][r] = 0;

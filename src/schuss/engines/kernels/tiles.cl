@@ -1,6 +1,22 @@
 /* Narrow networks: a tile of samples goes through the whole network in a group's own memory. */
 #define LAST_DELTA (tile + LAST_AT)
 
+/* How a group shares the blocks of rows x columns that a layer has. LANES: the device is a processor, and the threads of a group are
+ * the lanes of a vector, as many as a tile has columns: so what they read lies side by side, or is one number for all. */
+#if LANES
+#define FIRST_BLOCK 0
+#define NEXT_BLOCK 1
+#define BLOCKS(rows, columns) (rows)
+#define ROW_OF(block, columns) (block)
+#define COLUMN_OF(block, columns) THREAD
+#else
+#define FIRST_BLOCK THREAD
+#define NEXT_BLOCK THREADS
+#define BLOCKS(rows, columns) ((rows) * (columns))
+#define ROW_OF(block, columns) ((block) / (columns))
+#define COLUMN_OF(block, columns) ((block) % (columns))
+#endif
+
 #include "layers"
 
 /* A tile of rows into memory: rows' weights w, and x. position: of the tile's first sample in the batch. */

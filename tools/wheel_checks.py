@@ -23,7 +23,9 @@ LIBRARIES = {
     "aarch64": ("libschuss_neon.so",),
     "arm64": ("libschuss_neon.so",),
 }
-SYSTEM = re.compile(r"lib(c|m|pthread|dl|rt)\.so(\.\d+)?|ld-linux-[\w-]+\.so\.\d|/usr/lib/libSystem\.B\.dylib")
+SYSTEM = re.compile(
+    r"lib(c|m|pthread|dl|rt)\.so\.\d+|libc\.musl-\w+\.so\.1|ld-linux-[\w-]+\.so\.\d|/usr/lib/libSystem\.B\.dylib"
+)
 """Libraries that every system of its kind has."""
 
 LATEST_GLIBC = (2, 28)

@@ -115,7 +115,18 @@ def wheel(tag: str, source: Path, work: Path, folder: Path) -> Path:
     options = [f"-C{name}={value}" for name, value in settings.items()]
     output(*offline(), sys.executable, "-m", "build", "--wheel", "--no-isolation", *options, "--outdir", folder, source)
     (built,) = folder.glob(f"*-py3-none-{tag}.whl")
+    if tag.startswith("musllinux"):
+        name_libc(built, PLATFORMS[tag].processor, work / tag / "unpacked")
     return built
+
+
+def name_libc(built: Path, processor: str, folder: Path) -> None:
+    """Let the libraries of a wheel ask for the C library by the name that musl has on Linux, where zig asks for libc.so."""
+    output(sys.executable, "-m", "wheel", "unpack", "-d", folder, built)
+    for library in folder.rglob("*.so"):
+        output("patchelf", "--replace-needed", "libc.so", f"libc.musl-{processor}.so.1", library)
+    (content,) = folder.iterdir()
+    output(sys.executable, "-m", "wheel", "pack", "-d", built.parent, content)
 
 
 def offline() -> list[str]:

@@ -50,11 +50,13 @@ PLATFORMS = {
 
 
 WRAPPER = """#!/bin/sh
-# Call zig, which spells the levels of x86-64 its own way.
+# Call zig, which names the levels of x86-64 otherwise, and makes no bundles for macOS: libraries are loaded as well.
 for word in "$@"; do
   shift
-  case $word in -march=x86-64*) word=-march=x86_64${{word#-march=x86-64}} ;; esac
-  case $word in -march=x86_64-*) word=-march=x86_64_${{word#-march=x86_64-}} ;; esac
+  case $word in
+    -march=x86-64-*) word=-march=x86_64_${{word#-march=x86-64-}} ;;
+    -bundle) word=-dynamiclib ;;
+  esac
   set -- "$@" "$word"
 done
 exec "{python}" -m ziglang {words} "$@"

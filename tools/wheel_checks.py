@@ -23,7 +23,9 @@ LIBRARIES = {
     "aarch64": ("libschuss_neon.so",),
     "arm64": ("libschuss_neon.so",),
 }
-SYSTEM = re.compile(r"lib(c|m|pthread|dl|rt)\.so(\.\d+)?|ld-linux-[\w-]+\.so\.\d|/usr/lib/libSystem\.B\.dylib")
+SYSTEM = re.compile(
+    r"lib(c|m|pthread|dl|rt)\.so\.\d+|libc\.musl-\w+\.so\.1|ld-linux-[\w-]+\.so\.\d|/usr/lib/libSystem\.B\.dylib"
+)
 """Libraries that every system of its kind has."""
 
 LATEST_GLIBC = (2, 28)
@@ -74,6 +76,9 @@ def read_macho(path: Path) -> Library:
     table = SymbolTable(MachO(str(path)))
     needed = {name for _, _, name in header.walkRelocatables()}
     defined = {name.decode()[1:] for _, name in table.extdefsyms or ()}
+    defined = {
+        name for name in defined if not name.startswith(("_Zn", "_Zd"))
+    }  # new and delete, which macOS shares by design
     undefined = {name.decode()[1:] for _, name in table.undefsyms or ()}
     return Library(needed, defined, undefined, (0,), True)
 

@@ -50,11 +50,13 @@ PLATFORMS = {
 
 
 WRAPPER = """#!/bin/sh
-# Call zig, which spells the levels of x86-64 its own way.
+# Call zig, which names the levels of x86-64 otherwise, and makes no bundles for macOS: libraries are loaded as well.
 for word in "$@"; do
   shift
-  case $word in -march=x86-64*) word=-march=x86_64${{word#-march=x86-64}} ;; esac
-  case $word in -march=x86_64-*) word=-march=x86_64_${{word#-march=x86_64-}} ;; esac
+  case $word in
+    -march=x86-64-*) word=-march=x86_64_${{word#-march=x86-64-}} ;;
+    -bundle) word=-dynamiclib ;;
+  esac
   set -- "$@" "$word"
 done
 exec "{python}" -m ziglang {words} "$@"
@@ -115,7 +117,18 @@ def wheel(tag: str, source: Path, work: Path, folder: Path) -> Path:
     options = [f"-C{name}={value}" for name, value in settings.items()]
     output(*offline(), sys.executable, "-m", "build", "--wheel", "--no-isolation", *options, "--outdir", folder, source)
     (built,) = folder.glob(f"*-py3-none-{tag}.whl")
+    if tag.startswith("musllinux"):
+        name_libc(built, PLATFORMS[tag].processor, work / tag / "unpacked")
     return built
+
+
+def name_libc(built: Path, processor: str, folder: Path) -> None:
+    """Let the libraries of a wheel ask for the C library by the name that musl has on Linux, where zig asks for libc.so."""
+    output(sys.executable, "-m", "wheel", "unpack", "-d", folder, built)
+    for library in folder.rglob("*.so"):
+        output("patchelf", "--replace-needed", "libc.so", f"libc.musl-{processor}.so.1", library)
+    (content,) = folder.iterdir()
+    output(sys.executable, "-m", "wheel", "pack", "-d", built.parent, content)
 
 
 def offline() -> list[str]:

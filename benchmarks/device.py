@@ -1,6 +1,6 @@
 """The engines for CPU, CUDA and OpenCL side by side, with PyTorch and JAX on the same device.
 
-All in one process, taking turns; medians. Without an NVIDIA GPU the peers run on the processor, as OpenCL does through PoCL,
+All in one process, taking turns; medians. Without an NVIDIA GPU the peers run on the processor, as OpenCL may do,
 and the table says so. Writes benchmarks/results/device_NAME.md.
 
     python benchmarks/device.py            # all cases

@@ -17,7 +17,7 @@ import numpy as np
 from cpu import PAUSE, articles, processor, square
 from peers import with_schuss
 
-from schuss.engines import opencl
+from schuss.engines import cpu, opencl
 from schuss.resources import available_threads
 
 CASES = {
@@ -65,9 +65,9 @@ def main():
     Path(__file__).with_name("results").joinpath("opencl_cpu.md").write_text(
         "\n".join([
             "# OpenCL on the processor beside the native engine, float32", "",
-            f"{date.today()}; {opencl.devices()[0]}; {processor()}, {available_threads()} threads, Python "
-            f"{platform.python_version()}; `python benchmarks/opencl_cpu.py`. Milliseconds an epoch, medians of "
-            f"{options.turns} turns; ratio: the median of those of the turns, and their range.", "",
+            f"{date.today()}; {opencl.devices()[0]}; {processor()} ({cpu.machine_levels()[-1]}), {available_threads()} "
+            f"threads, Python {platform.python_version()}; `python benchmarks/opencl_cpu.py`. Milliseconds an epoch, medians "
+            f"of {options.turns} turns; ratio: the median of those of the turns, and their range.", "",
             "| case | cpu | opencl | ratio | range |", "|---|---|---|---|---|", *lines, "",
         ])
     )  # fmt: skip

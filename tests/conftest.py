@@ -28,7 +28,11 @@ GPU_ENGINES = [
     *(f"cuda-{path}" for path in cuts.PATHS),
 ]
 """The first device of OpenCL, PoCL, which is a second implementation, and CUDA; each with the paths that it has."""
-ENGINES = ["reference", *(f"cpu-{level}" for level in LEVELS), *GPU_ENGINES]
+ENGINES = [
+    "reference",
+    *(f"cpu-{level}" for level in LEVELS),
+    *(name for name in GPU_ENGINES if name not in ("pocl-epochs", "pocl-layers")),  # which take it minutes
+]
 
 
 def gpu_engine_of(name):

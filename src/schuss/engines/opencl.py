@@ -160,7 +160,7 @@ class OpenCLQueue:
     def build(self, text: str, tile_bytes: int, meets: bool) -> None:
         """Compile (see ``Queue``)."""
         options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
-        if self._device.platform.name == _POCL:  # optimizing would take it minutes, and it serves tests
+        if self._device.platform.name == _POCL:  # release 3.0, that of PyPI, crashes when it optimizes; it serves tests
             options.append("-cl-opt-disable")
         try:
             with warnings.catch_warnings():  # pyopencl warns of any log, also one that says that all is well

@@ -89,3 +89,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'schuss' has no attribute {name!r}")
     return getattr(import_module(f"schuss.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES, "__version__"])

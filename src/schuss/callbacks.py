@@ -9,17 +9,35 @@ from __future__ import annotations
 import csv
 import os
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schuss.checks import whole_number
-from schuss.errors import Problems, SchussError
+from schuss.errors import InputError, Problems, SchussError
 
 if TYPE_CHECKING:
     from schuss.history import History
     from schuss.training import Training
+
+
+class _Seen:
+    """Which records of which training a callback has seen, over any number of runs and trainings."""
+
+    def __init__(self) -> None:
+        self._training: weakref.ref[Training] | None = None
+        self._last = 0
+
+    def new(self, training: Training, history: History) -> range:
+        """Return the rows of the history that have not been seen; from now on they have."""
+        if self._training is None or self._training() is not training:
+            self._training, self._last = weakref.ref(training), 0
+        first = int(np.searchsorted(history.epoch, self._last, side="right"))
+        if len(history):
+            self._last = int(history.epoch[-1])
+        return range(first, len(history))
 
 
 class Checkpoint:
@@ -30,43 +48,46 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
         problems = Problems("write checkpoints")
-        self._every, self._path, self._last = whole_number(every, "every", problems), Path(path), -1
+        self._every, self._path = whole_number(every, "every", problems), Path(path)
+        self._training: weakref.ref[Training] | None = None  # whose last checkpoint this is
+        self._last = 0
         if not self._path.parent.is_dir():
             problems.add(f"there is no folder {str(self._path.parent)!r}")
         problems.raise_if_any()
 
     def __call__(self, training: Training, history: History) -> None:
         """Write if it is time."""
-        if self._last < 0 or training.epochs - self._last >= self._every:
+        known = self._training is not None and self._training() is training
+        if not known or training.epochs - self._last >= self._every:
             training.checkpoint(self._path)
-            self._last = training.epochs
+            self._training, self._last = weakref.ref(training), training.epochs
 
 
 class Lines:
     """Print a line for each record: the epoch, its cost and what was validated; of a population the medians."""
 
     def __init__(self) -> None:
-        self._printed: tuple[int, int] = (0, 0)  # whose history it was, and how many lines
+        self._seen = _Seen()
 
     def __call__(self, training: Training, history: History) -> None:
         """Print the records that are new."""
-        first = self._printed[1] if self._printed[0] == id(history) else 0
         rows = _rows(history)
-        for row in range(first, len(history)):
+        for row in self._seen.new(training, history):
             values = ", ".join(f"{name.replace('cost', 'loss')} = {column[row]:.8f}" for name, column in rows.items())
             print(f"Iteration {history.epoch[row]}, {values}")
-        self._printed = id(history), len(history)
 
 
 class CSVLog:
     """Append the records to a CSV file, a line an epoch: epoch, cost, validation_cost, score; for a population their medians.
 
-    Raises InputError if there is no folder for it; an older file is replaced.
+    An older file is replaced by the first record. Later runs, and other trainings with the same columns, are appended: each
+    record once. Raises InputError if there is no folder for it, or the columns are others than before.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         problems = Problems("log")
-        self._path, self._written = Path(path), 0
+        self._path, self._seen = Path(path), _Seen()
+        self._columns: list[str] | None = None  # of the header, once it is written
         if not self._path.parent.is_dir():
             problems.add(f"there is no folder {str(self._path.parent)!r} for {str(path)!r}")
         problems.raise_if_any()
@@ -74,13 +95,17 @@ class CSVLog:
     def __call__(self, training: Training, history: History) -> None:
         """Write the records that are new."""
         rows = _rows(history)
-        with self._path.open("a" if self._written else "w", newline="") as file:
-            writer = csv.writer(file)
-            if not self._written:
-                writer.writerow(["epoch", *rows])
-            for number in range(self._written, len(history)):
-                writer.writerow([history.epoch[number], *(values[number] for values in rows.values())])
-        self._written = len(history)
+        columns = ["epoch", *rows]
+        if self._columns not in (None, columns):
+            raise InputError(
+                f"cannot log: {str(self._path)!r} has the columns {', '.join(self._columns or [])}, and this run records "
+                f"{', '.join(columns)}; use a CSVLog of its own for it"
+            )
+        new = self._seen.new(training, history)
+        lines = [[history.epoch[number], *(values[number] for values in rows.values())] for number in new]
+        with self._path.open("w" if self._columns is None else "a", newline="") as file:
+            csv.writer(file).writerows(lines if self._columns else [columns, *lines])
+        self._columns = columns
 
 
 class TensorBoard:
@@ -101,14 +126,14 @@ class TensorBoard:
         if writer is None:
             raise SchussError("TensorBoard needs a writer: pip install tensorboardX")
         self._writer: Any = writer(str(folder))
-        self._written = 0
+        self._seen = _Seen()
 
     def __call__(self, training: Training, history: History) -> None:
         """Write the records that are new."""
-        for name, values in _rows(history).items():
-            for number in range(self._written, len(history)):
+        rows = _rows(history)
+        for number in self._seen.new(training, history):
+            for name, values in rows.items():
                 self._writer.add_scalar(name, values[number], int(history.epoch[number]))
-        self._written = len(history)
         self._writer.flush()
 
 

@@ -13,8 +13,12 @@ from schuss.errors import TrainingError
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C instead of raising, in the main thread; a second one raises KeyboardInterrupt at once."""
-    if threading.current_thread() is not threading.main_thread():
+    """Note Ctrl-C instead of raising, in the main thread; a second one raises KeyboardInterrupt at once.
+
+    Where the program handles Ctrl-C outside Python, it stays with that.
+    """
+    python_handles = signal.getsignal(signal.SIGINT) is not None  # else a handler that could not be put back
+    if threading.current_thread() is not threading.main_thread() or not python_handles:
         yield lambda: False
         return
     noted = False

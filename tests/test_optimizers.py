@@ -325,3 +325,16 @@ def test_gradients_whose_squares_leave_the_range_are_clipped_to_the_norm(name, d
     if size > 1:  # else the step is less than a parameter's last digit
         assert np.abs(moved + direction).max() <= 4 * np.finfo(dtype).eps * np.abs(before).max() / (0.1 * clip)
     assert np.isfinite(model.parameters).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [Adam, RMSprop])
+def test_epsilon_must_be_a_number_of_the_dtype(make, dtype):
+    x, y = data(40, 2, 1, dtype=dtype)
+    x[:, 1] = 0  # a weight whose gradient is always 0
+    tiny = float(np.finfo(dtype).tiny)
+    with Training(network((2, 1), ("linear",), dtype=dtype), x, y) as training:
+        for wrong in (0.0, tiny / 1e3):
+            with pytest.raises(InputError, match=f"epsilon must be at least .* the smallest number of {dtype}"):
+                training.run(2, make(0.01, epsilon=wrong))
+        assert training.run(5, make(0.01, epsilon=tiny)).diverged == {}

@@ -289,3 +289,25 @@ def test_threads_beyond_the_cpus_are_not_begun():
     for wrong in (0, 4097, 2**31, 2**32 + 1, 1.5):
         with pytest.raises(InputError, match="threads must be a whole number, from 1 to 4096"):
             Training(network((2, 1), ("linear",)), x, y, threads=wrong)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weight"), [("float32", 1e-50), ("float32", 1e37), ("float64", 1e-320), ("float64", 1e307)]
+)
+def test_weights_that_leave_the_range_of_the_dtype_are_refused(dtype, weight):
+    x, y = data(40, 2, 1, dtype=dtype)
+    with pytest.raises(
+        InputError, match=f"the weights of samples, from .* leave the range of {dtype}.* divide them by their mean"
+    ):
+        Training(network((2, 1), ("linear",), dtype=dtype), x, y, sample_weight=np.full(40, weight))
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+@pytest.mark.parametrize("weight", [1e-30, 1e28])
+def test_only_the_ratios_of_weights_matter(engine, weight):
+    x, y = data(40, 2, 1, dtype="float32")
+    models = [network((2, 5, 1), ("tanh", "linear"), dtype="float32") for _ in range(2)]
+    for model, given in zip(models, (None, np.full(40, weight)), strict=True):
+        with Training(model, x, y, engine=engine, sample_weight=given, batch_size=16) as training:
+            training.run(5, SGD(0.1, momentum=0.5))
+    assert np.abs(models[0].parameters - models[1].parameters).max() <= 20 * np.finfo(np.float32).eps

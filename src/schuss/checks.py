@@ -22,6 +22,7 @@ from schuss.resources import available_memory
 
 Model = Network | Population
 
+_ROOM_OF_WEIGHTS = 1e8  # by which a sum of weights stays below the largest number, for the costs that they multiply
 _STREAM_SHARE = 0.5  # of the memory that is free: larger memory-mapped arrays stay where they are
 
 
@@ -141,9 +142,27 @@ def _check_targets(
 
 
 def weights_for(
-    sample_weight: ArrayLike | None, class_weight: Any, data: Data, cost: Cost, outputs: int, problems: Problems
+    sample_weight: ArrayLike | None, class_weight: Any, data: Data, cost: Cost, model: Model, problems: Problems
 ) -> NDArray[Any] | None:
     """Return the weight of each sample, (n,) float64, or None for ones; add what does not fit to ``problems``."""
+    weights = _weights(sample_weight, class_weight, data, cost, model.sizes[-1], problems)
+    if weights is not None and weights.any() and (weights >= 0).all():
+        limits = np.finfo(model.dtype)
+        least, most = weights[weights > 0].min(), weights.max()
+        with np.errstate(over="ignore"):
+            total = weights.sum()
+        lowest, highest = float(limits.tiny), float(limits.max) / _ROOM_OF_WEIGHTS
+        if least < lowest or total > highest:
+            problems.add(
+                f"the weights of samples, from {least:g} to {most:g} with the sum {total:g}, leave the range of "
+                f"{model.dtype.name}: each must be 0 or at least {lowest:.3g}, their sum at most {highest:.3g}; divide them by their mean"
+            )
+    return weights
+
+
+def _weights(
+    sample_weight: ArrayLike | None, class_weight: Any, data: Data, cost: Cost, outputs: int, problems: Problems
+) -> NDArray[Any] | None:
     weights = None
     n, kind = len(data.x), np.dtype(np.float64)
     if sample_weight is not None:

@@ -43,6 +43,15 @@ class Optimizer:
                     f"pass one number, or one a member"
                 )
 
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Raise InputError if epsilon is 0 in a dtype: where a gradient has always been 0 the step would be 0 / 0."""
+        if "epsilon" in self.COLUMNS:
+            least, tiny = np.min(_base(self.epsilon)), np.finfo(dtype).tiny  # type: ignore[attr-defined]
+            if least < tiny:
+                raise InputError(
+                    f"epsilon must be at least {tiny:.3g}, the smallest number of {dtype.name}; got {least:g}"
+                )
+
     def short(self) -> str:
         """Return the description without what has its default."""
         parts = [

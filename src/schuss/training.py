@@ -130,7 +130,7 @@ class Training:
             problems.raise_if_any()
             x, y, sample_weight, validation = split_off(x, y, sample_weight, validation, number)
         data = data_for(model, x, y, "", row, problems, one_class=not partial)
-        weights = weights_for(sample_weight, class_weight, data, row, model.sizes[-1], problems)
+        weights = weights_for(sample_weight, class_weight, data, row, model, problems)
         data = in_place(Data(data.x, data.y, weights), x, model.dtype, shuffle == "blocks", problems)
         validated = validation_for(model, validation, row, problems)
         if validation is not None and folds is not None:
@@ -485,6 +485,7 @@ class Training:
         problems = Problems("run")
         for _, optimizer in segments:
             optimizer.check_members(self._plan.members)
+            optimizer.check_dtype(self._plan.dtype)
         whole_number(record_every, "record_every", problems)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             problems.add(f"early_stopping must be an EarlyStopping(...); got {early_stopping!r}")

@@ -33,7 +33,13 @@ NUMERIC = (
     "training",
 )
 PACKAGES = ("numpy", "safetensors", "pytest", "hypothesis")
-QUICK: tuple[str, ...] = ("tests/test_philox.py", "tests/test_costs.py", "tests/test_engines.py")
+QUICK = (
+    "tests/test_philox.py",
+    "tests/test_costs.py",
+    "tests/test_engines.py",
+    "-k",
+    "not equally_often and not sizes1-1-",
+)
 
 
 def python(folder: Path) -> tuple[list[str], Path]:

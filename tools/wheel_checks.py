@@ -76,9 +76,8 @@ def read_macho(path: Path) -> Library:
     table = SymbolTable(MachO(str(path)))
     needed = {name for _, _, name in header.walkRelocatables()}
     defined = {name.decode()[1:] for _, name in table.extdefsyms or ()}
-    defined = {
-        name for name in defined if not name.startswith(("_Zn", "_Zd"))
-    }  # new and delete, which macOS shares by design
+    defined -= {"__dso_handle", "_mh_dylib_header"}  # every library has them
+    defined -= {name for name in defined if name.startswith(("_Zn", "_Zd"))}  # new and delete: zig cannot hide them
     undefined = {name.decode()[1:] for _, name in table.undefsyms or ()}
     return Library(needed, defined, undefined, (0,), True)
 

@@ -91,8 +91,8 @@ def test_a_worked_step_of_adam_and_of_rmsprop(every_engine):
     # W = 2, b = 1, x = 3, y = 5: delta = 2, G = 6, g = 2. Adam's first step is eta sign(G): m' = G, s' = G^2.
     # Decay: (1 - .1 .5) 2 = 1.9. RMSprop: s = .1 36 = 3.6, move -.1 6 / (1.897 + 0) = -.3162; g: .2 / sqrt(.4) = .3162.
     for optimizer, expected in (
-        (Adam(0.1, 0.5, epsilon=0), [1.8, 0.9]),
-        (RMSprop(0.1, 0.5, rho=0.9, epsilon=0), [1.9 - 0.1 * 6 / 3.6**0.5, 1 - 0.1 * 2 / 0.4**0.5]),
+        (Adam(0.1, 0.5, epsilon=1e-300), [1.8, 0.9]),
+        (RMSprop(0.1, 0.5, rho=0.9, epsilon=1e-300), [1.9 - 0.1 * 6 / 3.6**0.5, 1 - 0.1 * 2 / 0.4**0.5]),
     ):
         model = network((1, 1), ("linear",))
         model.parameters[:] = [2, 1]

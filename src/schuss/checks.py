@@ -155,7 +155,8 @@ def weights_for(
         if least < lowest or total > highest:
             problems.add(
                 f"the weights of samples, from {least:g} to {most:g} with the sum {total:g}, leave the range of "
-                f"{model.dtype.name}: each must be 0 or at least {lowest:.3g}, their sum at most {highest:.3g}; divide them by their mean"
+                f"{model.dtype.name}: each must be 0 or at least {lowest:.3g}, their sum at most {highest:.3g}; "
+                "divide them by their mean"
             )
     return weights
 

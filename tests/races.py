@@ -17,8 +17,9 @@ FLAGS = ("-O1", "-g", "-fsanitize=thread")
 
 def run(path):
     def opened(engine, plan, parameters, given, validation=None):
-        queue = emulator.Emulator(emulator.limits(), FLAGS)
-        return "emulator", gpu.GpuSession(queue, plan, parameters, given, validation, path)
+        queue = emulator.Emulator(emulator.limits(processor=path == "lanes"), FLAGS)
+        taken = "step" if path == "lanes" else path
+        return "emulator", gpu.GpuSession(queue, plan, parameters, given, validation, taken)
 
     cuts.THREADS, cuts.BLOCK, engines.open_session = (64, 32, opened) if path == "layers" else (32, 32, opened)
     x, y = data(300, 3, 2)
@@ -41,7 +42,7 @@ def main():
     )
     changed = os.environ | {"LD_PRELOAD": library.stdout.strip(), "TSAN_OPTIONS": "report_thread_leaks=0"}
     failed = False
-    for path in cuts.PATHS:
+    for path in (*cuts.PATHS, "lanes"):
         found = subprocess.run(
             [sys.executable, __file__, path], env=changed, capture_output=True, text=True, check=False
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.full
-pytest.importorskip("atheris")
 
 TARGETS = ["model", "checkpoint", "onnx"]
 SECONDS = 60
@@ -17,6 +16,7 @@ SCRIPT = Path(__file__).parent / "fuzz" / "fuzz.py"
 
 
 def fuzz(target, seconds, folder, *options):
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install 'schuss[full]'")
     command = [sys.executable, str(SCRIPT), target, str(seconds), str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

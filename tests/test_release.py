@@ -10,6 +10,7 @@ import pytest
 
 from schuss.engines import cpu
 
+pytestmark = pytest.mark.full  # its packages are those of a release
 PROJECT = Path(__file__).parent.parent
 TAG = "py3-none-manylinux_2_28_aarch64"
 INFO = "schuss-1.0.dist-info"
@@ -18,7 +19,7 @@ INFO = "schuss-1.0.dist-info"
 @pytest.fixture
 def checks(monkeypatch):
     for package in ("elftools", "macholib"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[release]'")
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'schuss[release]'")
     monkeypatch.syspath_prepend(PROJECT / "tools")
     return importlib.import_module("wheel_checks")
 

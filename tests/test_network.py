@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import schuss
-from schuss import Dense, InputError, ModelFileError, Network
+from schuss import Dense, InputError, ModelFileError, Network, Population
 from schuss.initializers import INITIALIZERS
 
 
@@ -171,3 +172,31 @@ while True:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         schuss.load(path)
+
+
+def test_making_a_network_takes_little_more_than_its_parameters():
+    size = 4 * 3001 * 3000
+    tracemalloc.start()
+    network = Network(3000, [Dense(3000)], seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert network.parameters.nbytes == size
+    assert peak < 4 * size  # of blocks of 2^20 numbers, some arrays of float64 and of words
+
+
+def test_sizes_beyond_memory_and_the_kernels_numbers_are_refused_before_any_work():
+    with pytest.raises(InputError, match=r"parameters need .* GB of memory are free; about \d+ parameters would fit"):
+        Network(2_000_000, [Dense(2_000_000), Dense(1)])
+    for wrong in (2**31, 2**32 + 1, 2**64):
+        with pytest.raises(InputError, match=r"at least 1 and less than 2\*\*31"):
+            Dense(wrong)
+        with pytest.raises(InputError, match=r"at least 1 and less than 2\*\*31"):
+            Network(wrong, [Dense(1)])
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_first_weights_do_not_depend_on_the_blocks_they_are_drawn_in(monkeypatch, members):
+    layers = [Dense(7, "tanh"), Dense(5, initializer="article"), Dense(3)]
+    whole = Population(5, layers, members=members, seed=1).parameters
+    monkeypatch.setattr("schuss.initializers._NUMBERS_AT_ONCE", 1)
+    np.testing.assert_array_equal(Population(5, layers, members=members, seed=1).parameters, whole)

@@ -92,7 +92,7 @@ def test_all_mismatches_are_named_at_once():
         ((SGD, 0.1, -1), "weight_decay must be at least 0"),
         ((SGD, 0.1, 0, 1), r"momentum must be in \[0, 1\); got 1"),
         ((EarlyStopping, 0), "patience must be a whole number"),
-        ((Dense, 0), "a layer needs a whole number of units, at least 1; got 0"),
+        ((Dense, 0), r"a layer needs a whole number of units, at least 1 and less than 2\*\*31; got 0"),
         ((Dense, 2.5), "got 2.5"),
         ((Network, 0, [Dense(1)]), "inputs must be a whole number"),
         ((Network, 1, []), "layers must be a list of at least one Dense"),
@@ -311,3 +311,9 @@ def test_only_the_ratios_of_weights_matter(engine, weight):
         with Training(model, x, y, engine=engine, sample_weight=given, batch_size=16) as training:
             training.run(5, SGD(0.1, momentum=0.5))
     assert np.abs(models[0].parameters - models[1].parameters).max() <= 20 * np.finfo(np.float32).eps
+
+
+def test_more_rows_than_shuffles_number_are_refused_before_they_are_read():
+    x = np.broadcast_to(np.float32(0), (2**32, 2))  # takes no memory
+    with pytest.raises(InputError, match="x has 4294967296 rows; shuffles number at most 4294967295"):
+        Training(network((2, 1), ("linear",)), x, x[:, :1])

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from schuss.errors import Problems
 
 _BLOCK = 1 << 16  # rows checked at a time, so that a check never needs a second copy of the data
+_MOST_ROWS = 1 << 32
 _EMPTY = np.empty((0, 0))
 _HOST = (1, 3, 11)  # types of DLPack: memory of the processor, and what is pinned for CUDA and ROCm
 _CUDA = 2
@@ -70,6 +71,11 @@ def as_matrix(
     if columns is not None and array.shape[1] != columns:
         problems.add(
             f"{name} has {array.shape[1]} columns but the network takes {columns}: {name} has shape {array.shape}"
+        )
+        return _EMPTY
+    if len(array) >= _MOST_ROWS:
+        problems.add(
+            f"{name} has {len(array)} rows; shuffles number at most {_MOST_ROWS - 1}: pass a part of them at a time"
         )
         return _EMPTY
     if finite:

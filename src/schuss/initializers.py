@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from schuss import philox
 from schuss.errors import InputError, unknown_name
 
+Array = NDArray[Any]
 Seeds = NDArray[np.uint64]
+
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,19 @@ class Initializer:
     def __repr__(self) -> str:
         return f"<initializer {self.name}>"
 
-    def draw(
-        self, fan_out: int, fan_in: int, seeds: Seeds, layer: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return weights (members, fan_out, fan_in) and biases (members, fan_out), keyed by seed and the layer's index."""
-        weights = philox.normal(fan_out * fan_in, seeds, philox.STREAM_WEIGHTS, layer).reshape(-1, fan_out, fan_in)
-        biases = philox.normal(fan_out, seeds, philox.STREAM_BIASES, layer)
-        return weights * self.deviation(fan_in, fan_out), biases * self.bias_deviation
+    def draw(self, weights: Array, biases: Array, seeds: Seeds, layer: int) -> None:
+        """Fill weights (members, fan_out, fan_in) and biases (members, fan_out), keyed by seed and the layer's index.
+
+        A block of rows at a time: the numbers are drawn in float64, and never all at once.
+        """
+        members, fan_out, fan_in = weights.shape
+        rows = max(1, _NUMBERS_AT_ONCE // (members * fan_in))
+        for first in range(0, fan_out, rows):
+            block = weights[:, first : first + rows]
+            count = block.shape[1] * fan_in
+            drawn = philox.normal(count, seeds, philox.STREAM_WEIGHTS, layer, first * fan_in)
+            block[...] = drawn.reshape(block.shape) * self.deviation(fan_in, fan_out)
+        biases[...] = philox.normal(fan_out, seeds, philox.STREAM_BIASES, layer) * self.bias_deviation
 
 
 class FixedWeights:
@@ -56,16 +66,15 @@ class FixedWeights:
         array.flags.writeable = False
         self.weights = array
 
-    def draw(
-        self, fan_out: int, fan_in: int, seeds: Seeds, layer: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the given weights, checked against the layer, for every member."""
+    def draw(self, weights: Array, biases: Array, seeds: Seeds, layer: int) -> None:
+        """Fill weights (members, fan_out, fan_in) with those given, checked against the layer, and biases with 0."""
+        _, fan_out, fan_in = weights.shape
         if self.weights.shape != (fan_out, fan_in):
             raise InputError(
                 f"layer {layer} has {fan_out} units and {fan_in} inputs, but its initializer array has shape "
                 f"{self.weights.shape}; pass one of shape ({fan_out}, {fan_in})"
             )
-        return np.broadcast_to(self.weights, (len(seeds), fan_out, fan_in)), np.zeros((len(seeds), fan_out))
+        weights[...], biases[...] = self.weights, 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FixedWeights) and np.array_equal(self.weights, other.weights)

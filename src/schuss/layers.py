@@ -50,8 +50,8 @@ class Dense:
             count = index(units)
         except TypeError:
             count = 0
-        if count < 1 or isinstance(units, bool):
-            raise InputError(f"a layer needs a whole number of units, at least 1; got {units!r}")
+        if not 1 <= count < 2**31 or isinstance(units, bool):
+            raise InputError(f"a layer needs a whole number of units, at least 1 and less than 2**31; got {units!r}")
         row = activations.resolve(activation)
         object.__setattr__(self, "units", count)
         object.__setattr__(self, "activation", row)
@@ -116,5 +116,5 @@ def draw_parameters(
     for first in range(0, len(seeds), _MEMBERS_AT_ONCE):
         some = slice(first, first + _MEMBERS_AT_ONCE)
         for number, (layer, (weights, biases)) in enumerate(zip(layers, views(parameters[some], sizes), strict=True)):
-            weights[:], biases[:] = layer.initializer.draw(layer.units, sizes[number], seeds[some], number)
+            layer.initializer.draw(weights, biases, seeds[some], number)
     return parameters

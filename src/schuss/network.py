@@ -111,7 +111,7 @@ class Network(DenseModel):
     inputs: number of columns of x. layers: descriptions, first to last. seed: keys the first weights, and any later
     randomness of this network; one is drawn and kept if none is given. dtype: "float32" or "float64".
 
-    Raises InputError for inputs or layers that make no network.
+    Raises InputError for inputs or layers that make no network, or more parameters than memory holds.
 
     >>> network = Network(4, [Dense(32, "sigmoid"), Dense(1)], seed=1)
     >>> network
@@ -126,6 +126,8 @@ class Network(DenseModel):
         self.inputs, self.dense, self.dtype = check_architecture(inputs, layers, dtype)
         self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
         self.seeds = np.array([self.seed], np.uint64)
+        p = parameter_count(self.sizes)
+        check_memory(p * self.dtype.itemsize, f"{p} parameters", p, "parameters")
         self._parameters = draw_parameters(self.inputs, self.dense, self.seeds, self.dtype)[0]
 
     @classmethod
@@ -180,8 +182,8 @@ def check_architecture(
         count = index(inputs)
     except TypeError:
         count = 0
-    if count < 1 or isinstance(inputs, bool):
-        problems.add(f"inputs must be a whole number, at least 1; got {inputs!r}")
+    if not 1 <= count < 2**31 or isinstance(inputs, bool):
+        problems.add(f"inputs must be a whole number, at least 1 and less than 2**31; got {inputs!r}")
     given = tuple(layers) if isinstance(layers, Sequence) else ()
     if not given or not all(isinstance(layer, Dense) for layer in given):
         problems.add(f"layers must be a list of at least one Dense(units, activation); got {layers!r}")

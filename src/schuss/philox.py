@@ -59,13 +59,16 @@ def _counters(numbers: UInt64, stream: int, substream: int) -> UInt32:
     return counter
 
 
-def normal(count: int, seeds: UInt64, stream: int, substream: int) -> NDArray[np.float64]:
-    """Return ``count`` standard normal numbers (Box-Muller) for each seed, (len(seeds), count)."""
-    counters = _counters(np.arange(-(-count // 4), dtype=np.uint64), stream, substream)
+def normal(count: int, seeds: UInt64, stream: int, substream: int, first: int = 0) -> NDArray[np.float64]:
+    """Return ``count`` standard normal numbers (Box-Muller) for each seed, (len(seeds), count), from the ``first`` on."""
+    begin, skipped = divmod(first, 4)
+    counters = _counters(np.arange(begin, -(-(first + count) // 4), dtype=np.uint64), stream, substream)
     words = philox(counters[None], seeds[:, None]).astype(np.float64)
     radius = np.sqrt(-2 * np.log((words[..., 0::2] + 1) * 2.0**-32))
     angle = words[..., 1::2] * (2 * np.pi * 2.0**-32)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(seeds), -1)[:, :count]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(seeds), -1)[
+        :, skipped : skipped + count
+    ]
 
 
 def derived_seeds(count: int, seed: int) -> UInt64:

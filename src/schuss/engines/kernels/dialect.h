@@ -28,7 +28,15 @@ typedef uint uint32_t;
 typedef int int32_t;
 typedef ulong uint64_t;
 typedef long int64_t;
+#if TILED
 #define KERNEL __kernel __attribute__((reqd_work_group_size(THREADS, 1, 1))) void
+#define THREAD ((int)get_local_id(0))
+#else /* a square, whose rows a processor takes as vectors */
+#define KERNEL __kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void
+#define THREAD ((int)(get_local_id(1) * SIDE + get_local_id(0)))
+#define THREAD_ROW ((int)get_local_id(1))
+#define THREAD_COLUMN ((int)get_local_id(0))
+#endif
 #define KERNEL_OF_FEW KERNEL
 #define DEVICE static inline
 #define CONSTANT __constant const
@@ -37,7 +45,6 @@ typedef long int64_t;
 #define SHARED(type, name, count) __local type name[count]
 #define TILE_MEMORY(name, count) __local real name[count]
 #define BARRIER barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
-#define THREAD ((int)get_local_id(0))
 #define GROUP_X ((int)get_group_id(0))
 #define GROUP_Y ((int)get_group_id(1))
 #endif
@@ -45,6 +52,11 @@ typedef long int64_t;
 #define HELD LOCAL
 #else
 #define HELD GLOBAL
+#endif
+#define SIDE (BLOCK / 4) /* of a product: BLOCK x BLOCK results a group, 4 x 4 a thread, THREADS = SIDE x SIDE */
+#ifndef THREAD_ROW
+#define THREAD_ROW (THREAD / SIDE)
+#define THREAD_COLUMN (THREAD % SIDE)
 #endif
 #define UNROLL _Pragma("unroll")
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))

@@ -180,7 +180,7 @@ KERNEL NAME(forward)(SESSION) {
   product(own + A_IN, NI, 1, m0, rows, parameters + (int64_t)member * P + W_AT, 1, NI, n0, NO, 0, NI, left, right, sum);
   UNROLL for (int u = 0; u < 4; u++)
     UNROLL for (int r = 0; r < 4; r++) {
-      const int m = m0 + THREAD / SIDE + SIDE * u, j = n0 + THREAD % SIDE + SIDE * r;
+      const int m = m0 + THREAD_ROW + SIDE * u, j = n0 + THREAD_COLUMN + SIDE * r;
       if (m >= rows || j >= NO) continue;
       NAME(store_output)(own, m, j, sum[u][r] + parameters[(int64_t)member * P + B_AT + j], keys, piece, source);
     }
@@ -217,7 +217,7 @@ KERNEL NAME(gradient)(SESSION) {
           LEAST(rows, (row + 1) * SHARE_OF_ROW), left, right, sum);
   UNROLL for (int u = 0; u < 4; u++)
     UNROLL for (int r = 0; r < 4; r++) {
-      const int j = j0 + THREAD / SIDE + SIDE * u, i = i0 + THREAD % SIDE + SIDE * r;
+      const int j = j0 + THREAD_ROW + SIDE * u, i = i0 + THREAD_COLUMN + SIDE * r;
       if (j < NO && i < NI) to[(int64_t)j * NI + i] = piece ? to[(int64_t)j * NI + i] + sum[u][r] : sum[u][r];
     }
 }
@@ -266,7 +266,7 @@ KERNEL NAME(backward)(SESSION) {
   product(own + A_OUT, NO, 1, m0, rows, parameters + (int64_t)member * P + W_AT, NI, 1, n0, NI, 0, NO, left, right, sum);
   UNROLL for (int u = 0; u < 4; u++)
     UNROLL for (int r = 0; r < 4; r++) {
-      const int m = m0 + THREAD / SIDE + SIDE * u, i = n0 + THREAD % SIDE + SIDE * r;
+      const int m = m0 + THREAD_ROW + SIDE * u, i = n0 + THREAD_COLUMN + SIDE * r;
       if (m < rows && i < NI) NAME(store_delta)(own, m, i, sum[u][r], keys, piece);
     }
 }

@@ -1,5 +1,4 @@
 /* Wide networks: the samples of a piece go through one layer after the other in device memory. */
-#define SIDE (BLOCK / 4) /* of a product: BLOCK x BLOCK results a group, 4 x 4 a thread, THREADS = SIDE x SIDE */
 #define STRIP 16
 #define SHARE_OF_ROW ((PIECE + ROWS - 1) / ROWS)
 #define SHARE_OF_COST ((PIECE + COST_ROWS - 1) / COST_ROWS)
@@ -9,8 +8,8 @@ DEVICE int rows_of_piece(GLOBAL const int64_t *orders, int64_t step, int piece, 
   return (int)(left < 0 ? 0 : LEAST(left, (int64_t)PIECE));
 }
 
-/* sum[u][r] <- the sum over k in begin..end of left(m, k) right(k, n), m = m0 + THREAD / SIDE + SIDE u below M, n = n0 +
- * THREAD % SIDE + SIDE r below N. left(m, k) lies at left_from[m * left_m + k * left_k], right(k, n) at right_from[k * right_k + n * right_n]. */
+/* sum[u][r] <- the sum over k in begin..end of left(m, k) right(k, n), m = m0 + THREAD_ROW + SIDE u below M, n = n0 +
+ * THREAD_COLUMN + SIDE r below N. left(m, k) lies at left_from[m * left_m + k * left_k], right(k, n) at right_from[k * right_k + n * right_n]. */
 DEVICE void product(GLOBAL const real *left_from, int left_m, int left_k, int m0, int M, GLOBAL const real *right_from,
                     int right_k, int right_n, int n0, int N, int begin, int end, LOCAL real *left, LOCAL real *right,
                     real sum[4][4]) {
@@ -29,8 +28,8 @@ DEVICE void product(GLOBAL const real *left_from, int left_m, int left_k, int m0
     BARRIER;
     for (int k = 0; k < STRIP; k++) {
       real a[4], b[4];
-      UNROLL for (int u = 0; u < 4; u++) a[u] = left[k * (BLOCK + 1) + THREAD / SIDE + SIDE * u];
-      UNROLL for (int r = 0; r < 4; r++) b[r] = right[k * (BLOCK + 1) + THREAD % SIDE + SIDE * r];
+      UNROLL for (int u = 0; u < 4; u++) a[u] = left[k * (BLOCK + 1) + THREAD_ROW + SIDE * u];
+      UNROLL for (int r = 0; r < 4; r++) b[r] = right[k * (BLOCK + 1) + THREAD_COLUMN + SIDE * r];
       UNROLL for (int u = 0; u < 4; u++)
         UNROLL for (int r = 0; r < 4; r++) sum[u][r] += a[u] * b[r];
     }

@@ -9,6 +9,7 @@ Needs git, CMake and a C++ compiler, and packages in pip's cache if the wall tim
 
 import argparse
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from cpu import processor
 
 ROOT = Path(__file__).parent.parent
+LEVELS = ("neon",) if platform.machine() in ("aarch64", "arm64") else ("baseline", "avx2", "avx512")
 COMPILER = os.environ.get("CXX", "g++")
 
 
@@ -41,7 +43,7 @@ def build(source, folder):
     options = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_COMPILER={COMPILER}"]
     subprocess.run(["cmake", "-S", str(source), "-B", str(folder), *options], check=True, stdout=subprocess.DEVNULL)
     seconds, sizes = {}, {}
-    for level in ("baseline", "avx2", "avx512"):
+    for level in LEVELS:
         seconds[level] = processor_seconds(["cmake", "--build", str(folder), "--target", f"schuss_{level}", "-j", "1"])
         library = folder / f"libschuss_{level}.so"
         subprocess.run(["strip", str(library)], check=True)
@@ -55,7 +57,7 @@ def table(revisions, folder, turns):
     for turn in range(turns):
         for name, source in sources.items():
             taken[name].append(build(source, folder / f"build_{name.replace('/', '_')}_{turn}"))
-    head = "| revision | baseline | avx2 | avx512 | together | stripped libraries |\n|---|---|---|---|---|---|\n"
+    head = f"| revision | {' | '.join(LEVELS)} | together | stripped libraries |\n|---|{'---|' * len(LEVELS)}---|---|\n"
     rows = []
     for name, runs in taken.items():
         medians = {level: statistics.median(seconds[level] for seconds, _ in runs) for level in runs[0][0]}

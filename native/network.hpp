@@ -222,11 +222,11 @@ template <class T> double dot(const T *a, const T *b, ptrdiff_t count, double sc
 // The square root of the sum of squares: scaled, where squares leave the range of double.
 template <class T> double norm_of(const T *values, ptrdiff_t count) {
   const double squares = dot(values, values, count);
-  if (std::isfinite(squares) && squares > 1e-280) return std::sqrt(squares);
+  if (std::isnan(squares) || (std::isfinite(squares) && squares > 1e-280)) return std::sqrt(squares);
   double largest = 0;
   for (ptrdiff_t i = 0; i < count; i++) largest = std::max(largest, (double)std::abs(values[i]));
-  if (largest == 0 || !std::isfinite(largest)) return largest;
-  const double scale = std::ldexp(1., -std::ilogb(largest));
+  if (largest == 0 || std::isinf(largest)) return largest;
+  const double scale = std::ldexp(1., std::min(1023, -std::ilogb(largest)));
   return std::sqrt(dot(values, values, count, scale)) / scale;
 }
 template <class T> double sum_of_magnitudes(const T *values, ptrdiff_t count) {

@@ -113,7 +113,7 @@ SCHUSS_EXPORT int32_t schuss_predict(const schuss_network *, const void *paramet
 
 /* What the machine can do, measured for about some seconds on some threads at once. 0: FLOP/s of fused multiply-adds; 1: bytes/s
  * read from memory; 2: barriers/s; 3 + an activation's code: its values/s. */
-SCHUSS_EXPORT double schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds);
+SCHUSS_EXPORT int32_t schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds, double *found);
 
 #ifdef __cplusplus
 }

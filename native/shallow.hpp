@@ -128,10 +128,10 @@ private:
 
   // a <- the share's activations for the first Vectors of a panel, and what they add to the outputs.
   template <class Row, int Vectors> void forward_share(int share, int panel, const Step<T> &step, const Tile<T> &tile) {
-    const int first = first_unit_[share], units = units_of(share), ni = shape_.inputs(), no = shape_.outputs();
+    const int first = first_unit_[share], units = units_of(share), ni = shape_.inputs();
     const T *W = step.current + shape_.weights_at[0] + (ptrdiff_t)first * ni, *b = step.current + shape_.biases_at[0] + first;
     const T *W_out = step.current + shape_.weights_at[1] + first;
-    T *const out = outputs_.data() + share * outputs_stride_ + (ptrdiff_t)panel * no * width<T>;
+    T *const out = outputs_.data() + share * outputs_stride_ + (ptrdiff_t)panel * shape_.outputs() * width<T>;
     T *const a = of_share(a_, share, panel), *const z = z_.empty() ? nullptr : of_share(z_, share, panel);
     const T *x = tile.x + (ptrdiff_t)panel * ni * width<T>;
     const Functions<T> &f = functions_of<T>(shape_.activations[0]);
@@ -142,17 +142,25 @@ private:
         UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++) sum[s] += W_out[j + i] * found[i][s];
       });
       UNROLL for (int s = 0; s < Vectors; s++) store(out + s * N<T>, sum[s]);
-    } else if constexpr (activation::is_any<Row>) {
+      return;
+    }
+    if constexpr (activation::is_any<Row>) { // several outputs, or dropout
       forward_panel<T, Row, block_units, Vectors>(f, W, b, ni, units, x, a, z, [](auto, int, auto &) {});
       if (shape_.drops(0)) drop_units(a, first, units, panel, step.noise);
-      in_blocks<block_units>(no, 0, [&](auto block, int j) {
-        constexpr int J = block;
-        V<T> sum[J][Vectors] = {};
-        multiply<T, J, Vectors>(sum, W_out + (ptrdiff_t)j * shape_.sizes[1], shape_.sizes[1], 1, units, a);
-        UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++)
-          store(out + (j + i) * width<T> + s * N<T>, sum[i][s]);
-      });
+      add_to_outputs<Vectors>(W_out, units, a, out);
     }
+  }
+
+  // out <- the sum over a share's units of W_out a.
+  template <int Vectors> void add_to_outputs(const T *W_out, int units, const T *a, T *out) const {
+    const int hidden = shape_.sizes[1];
+    in_blocks<block_units>(shape_.outputs(), 0, [&](auto block, int j) {
+      constexpr int J = block;
+      V<T> sum[J][Vectors] = {};
+      multiply<T, J, Vectors>(sum, W_out + (ptrdiff_t)j * hidden, hidden, 1, units, a);
+      UNROLL for (int i = 0; i < J; i++) UNROLL for (int s = 0; s < Vectors; s++)
+        store(out + (j + i) * width<T> + s * N<T>, sum[i][s]);
+    });
   }
 
   // a <- delta, and the gradient of the weights from them to the outputs, for J hidden units, the first of them `unit`. `units` are

@@ -90,6 +90,6 @@ template <class T> double limit(int32_t which, int32_t threads, double seconds) 
 }
 } // namespace
 
-double schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds) {
-  return element == 4 ? limit<float>(which, threads, seconds) : limit<double>(which, threads, seconds);
+int32_t schuss_limit(int32_t which, int32_t element, int32_t threads, double seconds, double *found) {
+  return guarded([=] { *found = element == 4 ? limit<float>(which, threads, seconds) : limit<double>(which, threads, seconds); });
 }

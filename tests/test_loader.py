@@ -58,6 +58,7 @@ DAMAGES = {
     "cut short": (lambda path: os.truncate(path, path.stat().st_size // 2), "cut short: .* bytes of"),
     "empty": (lambda path: os.truncate(path, 0), "cannot be loaded: .*file too short"),
     "of another processor": (lambda path: change(path, 18, struct.pack("<H", 22)), "built for processor number 22"),
+    "with nonsense in its header": (lambda path: change(path, 32, struct.pack("<Q", 2**63)), "cut short or damaged"),
     "of 32 bits": (lambda path: change(path, 4, b"\1"), "cannot be loaded: .*wrong ELF class"),
     "of macOS": (
         lambda path: path.write_bytes(struct.pack("<I", 0xFEEDFACF) * 64),

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 import systems
-from commands import output
+from commands import CommandError, output
 
 ROOT = Path(__file__).parent.parent
 NUMERIC = (
@@ -99,4 +99,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (systems.MissingError, CommandError) as error:
+        sys.exit(str(error))

@@ -159,8 +159,12 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.tags) - set(PLATFORMS):
         parser.error(f"unknown platform {', '.join(unknown)}; known: {', '.join(PLATFORMS)}")
-    shutil.rmtree(options.outdir, ignore_errors=True)
-    options.outdir.mkdir(parents=True)
+    options.outdir.mkdir(parents=True, exist_ok=True)
+    for old in options.outdir.glob(
+        "schuss-*"
+    ):  # of another version, perhaps: only what this call makes is there after it
+        if old.suffix in (".whl", ".gz"):
+            old.unlink()
     rows, printed = [], []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -86,7 +86,11 @@ def as_matrix(
 
 def _unmasked(given: ArrayLike) -> NDArray[Any]:
     """Return an array, with NaN for the values that a masked array hides: they are missing, whatever lies under the mask."""
-    if not isinstance(given, np.ma.MaskedArray) or not np.ma.getmaskarray(given).any():
+    if (
+        not isinstance(given, np.ma.MaskedArray)
+        or given.dtype.kind not in "fiub"
+        or not np.ma.getmaskarray(given).any()
+    ):
         return np.asarray(given)
     values = np.array(given.data, given.dtype if given.dtype.kind == "f" else np.float64)
     values[np.ma.getmaskarray(given)] = np.nan

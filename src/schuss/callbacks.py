@@ -23,21 +23,30 @@ if TYPE_CHECKING:
     from schuss.training import Training
 
 
-class _Seen:
-    """Which records of which training a callback has seen, over any number of runs and trainings."""
+class _Progress:
+    """How far a callback has come with the training that it follows; 0 for any other training."""
 
     def __init__(self) -> None:
         self._training: weakref.ref[Training] | None = None
-        self._last = 0
+        self._epoch = 0
+
+    def of(self, training: Training) -> int:
+        """Return the last epoch that was dealt with."""
+        return self._epoch if self._training is not None and self._training() is training else 0
+
+    def reach(self, training: Training, epoch: int) -> None:
+        """Note that this epoch was dealt with."""
+        self._training, self._epoch = weakref.ref(training), epoch
 
     def new(self, training: Training, history: History) -> range:
-        """Return the rows of the history that have not been seen; from now on they have."""
-        if self._training is None or self._training() is not training:
-            self._training, self._last = weakref.ref(training), 0
-        first = int(np.searchsorted(history.epoch, self._last, side="right"))
+        """Return the rows of the history after the last epoch, and note that they were dealt with."""
+        first = int(np.searchsorted(history.epoch, self.of(training), side="right"))
         if len(history):
-            self._last = int(history.epoch[-1])
+            self.reach(training, int(history.epoch[-1]))
         return range(first, len(history))
+
+    def __reduce__(self) -> tuple[type[_Progress], tuple[()]]:
+        return _Progress, ()  # the training stays behind
 
 
 class Checkpoint:
@@ -49,30 +58,29 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
         problems = Problems("write checkpoints")
         self._every, self._path = whole_number(every, "every", problems), Path(path)
-        self._training: weakref.ref[Training] | None = None  # whose last checkpoint this is
-        self._last = 0
+        self._progress = _Progress()
         if not self._path.parent.is_dir():
             problems.add(f"there is no folder {str(self._path.parent)!r}")
         problems.raise_if_any()
 
     def __call__(self, training: Training, history: History) -> None:
         """Write if it is time."""
-        known = self._training is not None and self._training() is training
-        if not known or training.epochs - self._last >= self._every:
+        last = self._progress.of(training)
+        if not last or training.epochs - last >= self._every:
             training.checkpoint(self._path)
-            self._training, self._last = weakref.ref(training), training.epochs
+            self._progress.reach(training, training.epochs)
 
 
 class Lines:
     """Print a line for each record: the epoch, its cost and what was validated; of a population the medians."""
 
     def __init__(self) -> None:
-        self._seen = _Seen()
+        self._progress = _Progress()
 
     def __call__(self, training: Training, history: History) -> None:
         """Print the records that are new."""
         rows = _rows(history)
-        for row in self._seen.new(training, history):
+        for row in self._progress.new(training, history):
             values = ", ".join(f"{name.replace('cost', 'loss')} = {column[row]:.8f}" for name, column in rows.items())
             print(f"Iteration {history.epoch[row]}, {values}")
 
@@ -86,7 +94,7 @@ class CSVLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         problems = Problems("log")
-        self._path, self._seen = Path(path), _Seen()
+        self._path, self._progress = Path(path), _Progress()
         self._columns: list[str] | None = None  # of the header, once it is written
         if not self._path.parent.is_dir():
             problems.add(f"there is no folder {str(self._path.parent)!r} for {str(path)!r}")
@@ -101,7 +109,7 @@ class CSVLog:
                 f"cannot log: {str(self._path)!r} has the columns {', '.join(self._columns or [])}, and this run records "
                 f"{', '.join(columns)}; use a CSVLog of its own for it"
             )
-        new = self._seen.new(training, history)
+        new = self._progress.new(training, history)
         lines = [[history.epoch[number], *(values[number] for values in rows.values())] for number in new]
         with self._path.open("w" if self._columns is None else "a", newline="") as file:
             csv.writer(file).writerows(lines if self._columns else [columns, *lines])
@@ -126,12 +134,12 @@ class TensorBoard:
         if writer is None:
             raise SchussError("TensorBoard needs a writer: pip install tensorboardX")
         self._writer: Any = writer(str(folder))
-        self._seen = _Seen()
+        self._progress = _Progress()
 
     def __call__(self, training: Training, history: History) -> None:
         """Write the records that are new."""
         rows = _rows(history)
-        for number in self._seen.new(training, history):
+        for number in self._progress.new(training, history):
             for name, values in rows.items():
                 self._writer.add_scalar(name, values[number], int(history.epoch[number]))
         self._writer.flush()

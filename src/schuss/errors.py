@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -57,3 +59,12 @@ def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
     near = get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {got!r}{hint} known: {', '.join(names)}"
+
+
+def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Warn at the line outside this package, and outside scikit-learn, which calls its estimators, that led here."""
+    level, frame = 1, sys._getframe()
+    inner = {"schuss", "sklearn"}
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

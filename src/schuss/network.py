@@ -138,7 +138,7 @@ class Network(DenseModel):
         Raises InputError for memory that holds no such network.
         """
         network = cls.__new__(cls)
-        network.inputs, network.dense, network.dtype = check_architecture(inputs, layers, parameters.dtype)
+        network.inputs, network.dense, network.dtype = check_architecture(inputs, layers, dtype_of(parameters))
         network.seed = check_seed(seed)
         network.seeds = np.array([network.seed], np.uint64)
         network._parameters = check_memory_of(
@@ -207,6 +207,16 @@ def check_architecture(
         problems.add(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     problems.raise_if_any()
     return count, given, kind
+
+
+def dtype_of(parameters: object) -> np.dtype[Any]:
+    """Return the dtype of the memory of parameters; raise InputError if it is no array."""
+    if not isinstance(parameters, np.ndarray):
+        raise InputError(
+            f"parameters must be a NumPy array, the memory that is trained; got {type(parameters).__name__}"
+        )
+    dtype: np.dtype[Any] = parameters.dtype
+    return dtype
 
 
 def check_memory_of(parameters: NDArray[Any], shape: tuple[int, ...], model: str) -> NDArray[Any]:

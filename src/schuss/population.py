@@ -14,7 +14,7 @@ from schuss import philox
 from schuss.ensembles import Ensemble
 from schuss.errors import InputError
 from schuss.layers import Dense, draw_parameters, parameter_count
-from schuss.network import DenseModel, Network, check_architecture, check_memory_of, check_seed
+from schuss.network import DenseModel, Network, check_architecture, check_memory_of, check_seed, dtype_of
 from schuss.resources import check_memory
 
 
@@ -69,7 +69,7 @@ class Population(DenseModel):
         such population.
         """
         population = cls.__new__(cls)
-        population.inputs, population.dense, population.dtype = check_architecture(inputs, layers, parameters.dtype)
+        population.inputs, population.dense, population.dtype = check_architecture(inputs, layers, dtype_of(parameters))
         expected = (len(seeds), parameter_count(population.sizes))
         population.seeds, population._seed = seeds, None
         population._parameters = check_memory_of(parameters, expected, f"a population of {population.sizes}")

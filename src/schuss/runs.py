@@ -5,7 +5,6 @@ ask for.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from schuss.checks import EarlyStopping
 from schuss.engines.base import CONVERGED, DIVERGED, RUNNING, STOPPED, Plan, Session, Watch
-from schuss.errors import InputError
+from schuss.errors import InputError, warn
 from schuss.history import History
 from schuss.optimizers import LBFGS, Optimizer, Segment, slowed
 
@@ -45,11 +44,9 @@ class Scores:
         if (running & ~np.isfinite(scores)).any() and not self.warned:
             self.warned = True
             first = int(np.argmax(running & ~np.isfinite(scores)))
-            warnings.warn(
+            warn(
                 f"the score of early stopping is {scores[first]} in epoch {epoch} (member {first}): such scores count as the "
-                "worst; choose a metric that is finite on these data",
-                RuntimeWarning,
-                stacklevel=2,
+                "worst; choose a metric that is finite on these data"
             )
         scores = np.where(running & ~np.isfinite(scores), -np.inf, scores)
         improved = running & (scores > self.best + np.where(np.isfinite(self.best), self.stopping.min_delta, 0))

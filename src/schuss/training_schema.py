@@ -174,7 +174,7 @@ def checked_state(state: Any, members: int, parameters: int, dtype: np.dtype[Any
     names = ("velocity", "square", "pairs", "kept_pairs", "steps", "optimizer", "history")
     missing = [name for name in names if name not in state] if isinstance(state, dict) else list(names)
     if missing:
-        problems.add(f"it must hold what optimizer_state() gives; {', '.join(missing)} is missing")
+        problems.add(f"it must hold what optimizer_state() gives after a run; {', '.join(missing)} is missing")
         problems.raise_if_any()
     kind, history = str(np.asarray(state["optimizer"])), np.asarray(state["history"])
     most = (1, 100) if kind == "LBFGS" else (0, 0)

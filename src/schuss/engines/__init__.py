@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +15,7 @@ from schuss.engines import cpu, cuda, opencl, reference
 from schuss.engines.base import Data, Plan, Session
 from schuss.engines.cuts import PATHS
 from schuss.engines.gpu import GpuSession
-from schuss.errors import EngineError, InputError, Problems, unknown_name
+from schuss.errors import EngineError, InputError, Problems, unknown_name, warn
 from schuss.layers import weight_count
 
 NAMES = ("cpu", "cuda", "opencl", "reference")
@@ -184,19 +182,10 @@ def _host() -> Engine:
     return CPU()
 
 
-def _warn(message: str) -> None:
-    """Warn at the line outside this package, and outside scikit-learn, which calls its estimators, that led here."""
-    level, frame = 1, sys._getframe()
-    inner = {"schuss", "sklearn"}
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
-
-
 @cache
 def _warn_once(message: str) -> None:
     """Warn the first time in this process."""
-    _warn(message)
+    warn(message)
 
 
 def _warn_of_slowness(chosen: Engine) -> None:
@@ -236,7 +225,7 @@ def open_session(
     except EngineError as error:
         if engine is not None or not isinstance(chosen, CUDA):
             raise
-        _warn(f"{error}; training goes on on the processor (engine='cpu')")
+        warn(f"{error}; training goes on on the processor (engine='cpu')")
     chosen = _host()
     _warn_of_slowness(chosen)
     return chosen, _opened(chosen, plan, parameters, data, validation)

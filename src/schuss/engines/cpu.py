@@ -132,7 +132,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "schuss_state": (c_void_p, (c_void_p, c_int32, POINTER(c_int64))),
     "schuss_scheme": (c_char_p, (c_void_p, POINTER(c_int32))),
     "schuss_predict": (c_int32, (POINTER(_Network), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p)),
-    "schuss_limit": (c_double, (c_int32, c_int32, c_int32, c_double)),
+    "schuss_limit": (c_int32, (c_int32, c_int32, c_int32, c_double, POINTER(c_double))),
 }
 
 
@@ -165,9 +165,11 @@ def _check_file(path: Path) -> None:
         (machine,) = struct.unpack_from("<H", header, 18)
         segments, sections = struct.unpack_from("<QQ", header, 32)
         segment_size, segment_count, section_size, section_count = struct.unpack_from("<4H", header, 54)
+        size = os.fstat(file.fileno()).st_size
+        if segments + segment_size * segment_count > size:
+            raise OSError(f"{path.name} is cut short or damaged: its table of segments lies beyond its {size} bytes")
         file.seek(segments)
         table = file.read(segment_size * segment_count)
-        size = os.fstat(file.fileno()).st_size
     names = _ELF_MACHINES.get(machine, (f"processor number {machine}",))
     if platform.machine().lower() not in names:
         raise OSError(f"{path.name} is built for {names[0]}, and this is {platform.machine()}")
@@ -281,27 +283,31 @@ def devices() -> tuple[str, ...]:
     return (f"{threads} thread{'s' * (threads != 1)}, {level()}{f' (not {missed})' if missed else ''}",)
 
 
+def _limit(which: int, element: int, threads: int, seconds: float) -> float:
+    found, native = c_double(), library()
+    _succeed(native, native.schuss_limit(which, element, threads, seconds, byref(found)), "to measure this machine")
+    return found.value
+
+
 def fma_peak(dtype: np.dtype[Any], threads: int, seconds: float = 0.2) -> float:
     """Return the measured rate of fused multiply-adds, in FLOP/s, of all threads together."""
-    return float(library().schuss_limit(0, dtype.itemsize, threads, seconds))
+    return _limit(0, dtype.itemsize, threads, seconds)
 
 
 def read_bandwidth(threads: int, seconds: float = 0.2) -> float:
     """Return the measured bytes/s that all threads together read from memory."""
-    return float(library().schuss_limit(1, 4, threads, seconds))
+    return _limit(1, 4, threads, seconds)
 
 
 def barrier_seconds(threads: int, seconds: float = 0.1) -> float:
     """Return the measured cost of a barrier of the threads."""
-    return 1 / float(library().schuss_limit(2, 4, threads, seconds)) if threads > 1 else 0.0
+    return 1 / _limit(2, 4, threads, seconds) if threads > 1 else 0.0
 
 
 def activation_rate(activation: Activation, dtype: np.dtype[Any], threads: int, seconds: float = 0.05) -> float:
     """Return the measured values/s of an activation, of all threads together, on numbers in the first cache."""
-    native = library()
-    return float(
-        native.schuss_limit(3 + native.schuss_activation(activation.name.encode()), dtype.itemsize, threads, seconds)
-    )
+    code = library().schuss_activation(activation.name.encode())
+    return _limit(3 + code, dtype.itemsize, threads, seconds)
 
 
 @lru_cache(maxsize=64)

@@ -96,19 +96,19 @@ def choose(plan: Plan, held_out: int, limits: Limits, asked: str | None = None) 
     if lanes and path == "step":
         slices = max(1, min(limits.units, plan.parameters // _SLICE))
     return Cut(
-        path,
-        LANES if lanes else THREADS,
-        lanes,
-        tile,
-        staged,
-        rows,
-        rows,
-        slices,
-        slots,
-        0,
-        max(1, held_out_rows),
-        False,
-        _WHY[path],
+        path=path,
+        threads=LANES if lanes else THREADS,
+        lanes=lanes,
+        tile=tile,
+        staged=staged,
+        rows=rows,
+        cost_rows=rows,
+        slices=slices,
+        slots=slots,
+        piece=0,
+        held_out_rows=max(1, held_out_rows),
+        library=False,
+        why=_WHY[path],
     )
 
 
@@ -203,5 +203,17 @@ def _layers(plan: Plan, held_out: int, limits: Limits) -> Cut:
     slices = max(1, min(256, plan.parameters // (4 * THREADS)))
     why = f"{_WHY['layers']}, by {'the library of the device' if limits.products else 'kernels of our own'}"
     return Cut(
-        "layers", THREADS, False, 0, False, rows, cost_rows, slices, slots, piece, cost_rows, limits.products, why
+        path="layers",
+        threads=THREADS,
+        lanes=False,
+        tile=0,
+        staged=False,
+        rows=rows,
+        cost_rows=cost_rows,
+        slices=slices,
+        slots=slots,
+        piece=piece,
+        held_out_rows=cost_rows,
+        library=limits.products,
+        why=why,
     )

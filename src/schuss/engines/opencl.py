@@ -7,11 +7,12 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def _package() -> Any:
     return pyopencl
 
 
+_LOOKING = Lock()  # one thread at a time: the loader of OpenCL is told by the environment of the process
 _VENDORS = "OCL_ICD_VENDORS"  # tells the OpenCL loader which folder of drivers to read instead of the system's
 _POCL = "Portable Computing Language"
 
@@ -69,9 +71,14 @@ def _intel_listed() -> Iterator[None]:
     if library is None or _VENDORS in os.environ:
         yield
         return
+    try:
+        folder = TemporaryDirectory(prefix="schuss-opencl-")
+    except OSError:  # a system that nobody may write to
+        yield
+        return
     system = Path(os.environ.get("OPENCL_VENDOR_PATH", "/etc/OpenCL/vendors"))
     environment = Path(sys.prefix, "etc/OpenCL/vendors")  # where the loader of a conda environment looks
-    with TemporaryDirectory(prefix="schuss-opencl-") as name:
+    with folder as name:
         for number, drivers in enumerate((system, environment)):
             for file in drivers.glob("*.icd"):
                 Path(name, f"{number}-{file.name}").symlink_to(file.absolute())
@@ -80,24 +87,31 @@ def _intel_listed() -> Iterator[None]:
         try:
             yield
         finally:
-            del os.environ[_VENDORS]
+            os.environ.pop(_VENDORS, None)
 
 
 @cache
 def _devices() -> tuple[Any, ...]:
     """Return all devices: GPUs first, PoCL last; raise EngineError with the reason where there is none."""
-    with _intel_listed():
+    with _LOOKING, _intel_listed():
         cl = _package()
         try:
-            found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
+            platforms = cl.get_platforms()
         except cl.Error as error:
             raise EngineError(
                 f"engine 'opencl' found no OpenCL driver ({error}{_intel_failure()}); install that of your device, or "
                 "pip install 'schuss[opencl]' for one that runs on the CPU"
             ) from error
-    usable = [device for device in found if device.available and device.compiler_available]
+        usable, failures = [], []
+        for platform in platforms:
+            try:
+                usable += [one for one in platform.get_devices() if one.available and one.compiler_available]
+            except cl.Error as error:  # of one driver: those of the others remain
+                failures.append(f"; {platform.name.strip()}: {error}")
     if not usable:
-        raise EngineError(f"engine 'opencl' found a driver but no device{_intel_failure()}; see clinfo")
+        raise EngineError(
+            f"engine 'opencl' found a driver but no device{''.join(failures)}{_intel_failure()}; see clinfo"
+        )
     return tuple(sorted(usable, key=lambda one: (not one.type & cl.device_type.GPU, one.platform.name == _POCL)))
 
 
@@ -136,8 +150,9 @@ class OpenCLQueue:
             raise EngineError(f"there is no device opencl:{number}; there are {len(found)}: {'; '.join(devices())}")
         self._cl, self._device = _package(), found[number]
         self.limits, self.name = _limits(self._device), self._device.name.strip()
-        self._context = self._cl.Context([self._device])
-        self._queue = self._cl.CommandQueue(self._context)
+        with self._errors("cannot be used"):
+            self._context = self._cl.Context([self._device])
+            self._queue = self._cl.CommandQueue(self._context)
         self._buffers: dict[str, Any] = {}
         self._kernels: dict[str, Any] = {}
         self._threads: dict[str, tuple[int, ...]] = {}  # of a group of each kernel, as compiled
@@ -145,50 +160,50 @@ class OpenCLQueue:
     def allocate(self, sizes: dict[str, int]) -> None:
         """Make the buffers (see ``Queue``)."""
         cl = self._cl
+        gigabytes = f"{sum(sizes.values()) / 1e9:.3g} GB"
         try:
-            for name, size in sizes.items():
-                self._buffers[name] = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, size)
-                cl.enqueue_fill_buffer(self._queue, self._buffers[name], np.zeros(1, np.uint8), 0, size)
-            self._queue.finish()
-        except cl.Error as error:
+            with self._errors(f"has no room for the {gigabytes} of this training", "use fewer members or samples"):
+                for name, size in sizes.items():
+                    self._buffers[name] = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, size)
+                    cl.enqueue_fill_buffer(self._queue, self._buffers[name], np.zeros(1, np.uint8), 0, size)
+                self._queue.finish()
+        except EngineError:
             self.release()
-            raise EngineError(
-                f"{self.name} has no room for the {sum(sizes.values()) / 1e9:.3g} GB of this training ({error}); "
-                "use fewer members or samples"
-            ) from error
+            raise
 
     def build(self, text: str, tile_bytes: int, meets: bool) -> None:
         """Compile (see ``Queue``)."""
         options = [] if self.limits.doubles else ["-cl-single-precision-constant"]
         if self._device.platform.name == _POCL:  # release 3.0, that of PyPI, crashes when it optimizes; it serves tests
             options.append("-cl-opt-disable")
-        try:
-            with warnings.catch_warnings():  # pyopencl warns of any log, also one that says that all is well
-                warnings.simplefilter("ignore", self._cl.CompilerWarning)
-                program = self._cl.Program(self._context, text).build(options)
-        except self._cl.RuntimeError as error:
-            raise EngineError(f"{self.name} cannot compile the kernels: {error}") from error
-        self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}
-        size = self._cl.kernel_work_group_info.COMPILE_WORK_GROUP_SIZE
-        self._threads = {
-            name: tuple(one.get_work_group_info(size, self._device)) for name, one in self._kernels.items()
-        }
-        for kernel in self._kernels.values():
-            for place, buffer in enumerate(self._buffers.values()):
-                kernel.set_arg(place, buffer)
+        with self._errors("cannot compile the kernels"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", self._cl.CompilerWarning)  # of any log, also one that says that all is well
+            program = self._cl.Program(self._context, text).build(options)
+            self._kernels = {kernel.function_name: kernel for kernel in program.all_kernels()}
+            size = self._cl.kernel_work_group_info.COMPILE_WORK_GROUP_SIZE
+            self._threads = {
+                name: tuple(one.get_work_group_info(size, self._device)) for name, one in self._kernels.items()
+            }
+            for kernel in self._kernels.values():
+                for place, buffer in enumerate(self._buffers.values()):
+                    kernel.set_arg(place, buffer)
 
-    def _lost(self, error: Exception) -> EngineError:
-        return EngineError(
-            f"{self.name} failed: {error}; the weights of the last chunk are kept; a new training may go on with them"
+    @contextmanager
+    def _errors(self, what: str = "failed", advice: str = "") -> Iterator[None]:
+        """Make errors of OpenCL errors of the engine."""
+        kept = (
+            "the weights of the last chunk are kept; a new training may go on with them" if what == "failed" else advice
         )
+        try:
+            yield
+        except self._cl.Error as error:
+            raise EngineError(f"{self.name} {what}: {error}{kept and f'; {kept}'}") from error
 
     def write(self, name: str, array: NDArray[Any], offset: int = 0) -> None:
         """Copy to the device (see ``Queue``)."""
         if array.nbytes:
-            try:
+            with self._errors():
                 self._cl.enqueue_copy(self._queue, self._buffers[name], array, dst_offset=offset, is_blocking=True)
-            except self._cl.Error as error:
-                raise self._lost(error) from error
 
     def packed(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Raise EngineError: data of OpenCL are taken from the host (see ``Queue``)."""
@@ -197,15 +212,13 @@ class OpenCLQueue:
     def read(self, name: str, array: NDArray[Any]) -> None:
         """Copy from the device (see ``Queue``)."""
         if array.nbytes:
-            try:
+            with self._errors():
                 self._cl.enqueue_copy(self._queue, array, self._buffers[name], is_blocking=True)
-            except self._cl.Error as error:
-                raise self._lost(error) from error
 
     def run(self, calls: tuple[Call, ...], times: int) -> None:
         """Enqueue (see ``Queue``)."""
         asked, place = 0, len(self._buffers)
-        try:
+        with self._errors():
             for _ in range(times):
                 for launch in calls:
                     if not isinstance(launch, Launch):
@@ -219,14 +232,11 @@ class OpenCLQueue:
                     asked += 1
                     if asked % _EVERY == 0:
                         self._queue.flush()
-        except self._cl.Error as error:
-            raise self._lost(error) from error
 
     def release(self) -> None:
         """Free everything (see ``Queue``)."""
         self._kernels = {}
-        try:
+        with suppress(self._cl.Error):  # whatever became of the device
             self._queue.finish()
-        finally:  # whatever became of the device
-            while self._buffers:
-                self._buffers.popitem()[1].release()
+        while self._buffers:
+            self._buffers.popitem()[1].release()

@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score, r2_score
 
 from conftest import data, network
 from schuss import SGD, Dense, EarlyStopping, InputError, Network, Population, Training
+from schuss.interop.sklearn import EnsembleRegressor, MLPClassifier, MLPRegressor
 from schuss.metrics import r2
 
 # What y holds, the outputs, the last activation, the cost, and what scikit-learn would be given for outputs of the network.
@@ -101,6 +102,25 @@ def test_shares_are_not_weighed_by_class():
     y = np.where(x[:, 0] > 0, 0.8, 0.3)
     with pytest.raises(InputError, match=r"class_weight needs labels 0 and 1; y holds 0\.[38]\d* in row 0"):
         Training(network((2, 1), ("sigmoid",)), x, y, cost="binary_cross_entropy", class_weight=[1, 100])
+
+
+@pytest.mark.parametrize("dtype", [float, int])
+def test_masked_values_are_missing_values_to_estimators(dtype):
+    x, _ = data(40, 3, 1)
+    x = (10 * x).astype(dtype)
+    y = x[:, 0] * 2.0
+    hidden = np.zeros(x.shape, bool)
+    hidden[3, 1] = True
+    masked = np.ma.array(x, mask=hidden)
+    for estimator in (MLPRegressor(max_iter=200), EnsembleRegressor(max_iter=200), MLPClassifier(max_iter=200)):
+        targets = (y > 0).astype(int) if isinstance(estimator, MLPClassifier) else y
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            estimator.fit(masked, targets)
+        estimator.set_params(solver="lbfgs", max_iter=500, tol=1.0).fit(x, targets)
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            estimator.predict(masked)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        MLPRegressor().fit(x, np.ma.array(y, mask=hidden[:, 1]))
 
 
 @pytest.mark.parametrize("dtype", [float, int])

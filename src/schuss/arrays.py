@@ -54,7 +54,7 @@ def as_matrix(
         )
         return _EMPTY
     try:
-        array: Any = given if stays else _unmasked(given)
+        array: Any = given if stays else np.asarray(unmasked(given))
     except (TypeError, ValueError) as error:
         problems.add(f"{name} cannot be read as an array: {error}")
         return _EMPTY
@@ -84,14 +84,14 @@ def as_matrix(
         return np.ascontiguousarray(array, dtype=dtype) if pack else array
 
 
-def _unmasked(given: ArrayLike) -> NDArray[Any]:
-    """Return an array, with NaN for the values that a masked array hides: they are missing, whatever lies under the mask."""
+def unmasked(given: Any) -> Any:
+    """Return what is given, but of a masked array a copy with NaN for the values that it hides: they are missing values."""
     if (
         not isinstance(given, np.ma.MaskedArray)
         or given.dtype.kind not in "fiub"
         or not np.ma.getmaskarray(given).any()
     ):
-        return np.asarray(given)
+        return given
     values = np.array(given.data, given.dtype if given.dtype.kind == "f" else np.float64)
     values[np.ma.getmaskarray(given)] = np.nan
     return values

@@ -20,7 +20,7 @@ from schuss.layers import weight_count
 
 NAMES = ("cpu", "cuda", "opencl", "reference")
 
-_SLOWNESS = "5 to 40"
+_SLOWNESS = "5 to 100"
 """How many times as long the reference engine takes: benchmarks/engines.py."""
 
 _GPU_WORK = 20_000_000
@@ -197,7 +197,7 @@ def _warn_of_slowness(chosen: Engine) -> None:
             cpu.library()
         except EngineError as error:
             _warn_once(
-                f"training on the reference engine, which takes {_SLOWNESS} times as long as the native kernels. {error}"
+                f"training on the reference engine, which takes {_SLOWNESS} times as long as the native kernels: {error}"
             )
 
 

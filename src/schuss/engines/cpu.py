@@ -149,6 +149,7 @@ def _folder() -> Path:
     )
 
 
+_ALTERNATIVE = ", or go on with engine='reference'"
 _ELF_MACHINES = {62: ("x86_64", "amd64"), 183: ("aarch64", "arm64")}
 """The numbers of processors in the header of a library of Linux, and what they are called."""
 
@@ -201,9 +202,7 @@ def _open(path: Path) -> ctypes.CDLL:
             getattr(native, function).restype = result
             getattr(native, function).argtypes = arguments
     except (OSError, AttributeError) as error:  # AttributeError: a function is missing
-        raise EngineError(
-            f"the native kernels cannot be loaded: {error}; {_advice(path)}, or go on with engine='reference'"
-        ) from error
+        raise EngineError(f"the native kernels cannot be loaded: {error}; {_advice(path)}{_ALTERNATIVE}") from error
     return native
 
 
@@ -240,7 +239,7 @@ def _found() -> _Found:
             try:
                 usable[name] = _open(paths[name])
             except EngineError as error:
-                damaged[name] = str(error)
+                damaged[name] = str(error).removesuffix(_ALTERNATIVE)  # there is a better one: the lower library
     return _Found(usable, damaged)
 
 

@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from schuss.arrays import unmasked
 from schuss.callbacks import Lines
 from schuss.checks import EarlyStopping
 from schuss.costs import Cost
@@ -100,8 +101,8 @@ class DenseEstimator(Parameters):
     def _read(self, X: Any, y: Any, first: bool, **options: Any) -> tuple[Array, Array]:
         X, y = validate_data(
             self,
-            X,
-            y,
+            unmasked(X),
+            unmasked(y),
             accept_sparse=["csr", "csc"],
             multi_output=True,
             dtype=(np.float64, np.float32),
@@ -287,7 +288,8 @@ class DenseEstimator(Parameters):
 
     def _rows(self, X: Any) -> Array:
         check_is_fitted(self, "_trained")
-        return dense(validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False))
+        floats = (np.float64, np.float32)
+        return dense(validate_data(self, unmasked(X), accept_sparse=["csr", "csc"], dtype=floats, reset=False))
 
     def _mean(self, X: Array) -> Array:
         outputs: Array = self._trained(X)

@@ -254,7 +254,8 @@ def test_a_processor_gets_the_instruction_set_that_it_has(processor, expected, t
     first, *parameters = emulated.stdout.splitlines()
     assert first.endswith(f", {expected}")
     environment[cpu.LEVEL_VARIABLE] = expected
-    if expected in LEVELS:
-        native = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert native.stdout.splitlines()[1:] == parameters
     assert len(parameters) == 6
+    if expected in LEVELS:  # else this machine cannot say what the bits should be
+        native = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert native.returncode == 0, native.stderr
+        assert native.stdout.splitlines()[1:] == parameters

@@ -534,7 +534,7 @@ def test_a_buffer_larger_than_the_device_makes_is_an_error_of_the_engine(opencl_
     most = opencl._limits(opencl._devices()[0]).buffer
     queue = opencl.OpenCLQueue()
     with pytest.raises(
-        EngineError, match=r"has no room for the \S+ GB of this training .*use fewer members or samples"
+        EngineError, match=r"has no room for the \S+ GB of this training: .*; use fewer members or samples"
     ):
         queue.allocate({"x": 8 * most})
     queue.allocate({"x": 8})

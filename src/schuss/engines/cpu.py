@@ -224,8 +224,8 @@ def _found() -> _Found:
     built = [name for name, path in paths.items() if path.is_file()]
     if not built:
         raise EngineError(
-            "the native kernels were not built when schuss was installed; install a C++20 compiler (g++ 11 or Clang 14, or later) and "
-            "reinstall schuss, or go on with engine='reference'"
+            "the native kernels were not built when schuss was installed; install a C++20 compiler (g++ 11 or Clang 14, or "
+            "later) and reinstall schuss, or go on with engine='reference'"
         )
     usable = {built[0]: _open(paths[built[0]])}
     damaged = {}
